@@ -1,0 +1,134 @@
+"""redisforge up, down: raise the system and take it down."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from redisforge.cli.options import (
+    ClusterOption,
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    YesOption,
+    the_cluster,
+)
+
+if TYPE_CHECKING:
+    from redisforge.config.load import LoadedConfig
+    from redisforge.runbooks.up import Raised
+
+AcceptOption = Annotated[
+    list[str] | None,
+    typer.Option("--accept-data-loss", metavar="NODE", help="Start this node although its data is missing."),
+]
+PurgeOption = Annotated[bool, typer.Option("--purge", help="Also delete the data and everything `up` made.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("up")(up)
+    app.command("down")(down)
+
+
+def up(
+    config: ConfigOption = None,
+    cluster: ClusterOption = None,
+    accept_data_loss: AcceptOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Raise the declared cluster, or heal what runs to what is declared; then test it.
+
+    Run again it changes nothing, or goes on where an earlier run was cut off.
+    """
+    from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.runbooks.cluster import home_folder
+    from redisforge.runbooks.up import Wanted, plan_only
+    from redisforge.runbooks.up import up as run
+
+    loaded = _load(config, cluster)
+    for notice in loaded.notices:
+        typer.echo(f"note: {notice}", err=True)
+    wanted = Wanted(
+        topology=loaded.topology,
+        passwords=loaded.passwords,
+        accepted_losses=frozenset(accept_data_loss or ()),
+    )
+    home = home_folder(os.environ)
+    if dry_run:
+        print_plan(plan_only(wanted, home, os.environ, finished_steps_only), as_json=as_json)
+        return
+    raised = run(wanted, home, os.environ, finished_steps_only)
+    if as_json:
+        print_json({"phases": raised.phases, "smoke": raised.smoke, "seconds": round(raised.seconds, 3)})
+    else:
+        _show(raised)
+
+
+def down(
+    cluster: ClusterOption = None,
+    purge: PurgeOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop the cluster in a safe order and keep its data; with --purge, delete what `up` made."""
+    from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.runbooks.down import down as run
+    from redisforge.runbooks.down import plan_down
+
+    found = the_cluster(cluster)
+    if dry_run:
+        print_plan(plan_down(found), as_json=as_json)
+        return
+    if purge and not yes:
+        typer.confirm(f"Delete all data of cluster {found.topology.name!r} in {found.layout.folder}?", abort=True)
+    lowered = run(found, finished_steps_only, purge=purge)
+    if as_json:
+        print_json(lowered)
+    elif lowered.purged:
+        typer.echo(f"{found.topology.name}: stopped and deleted.")
+    else:
+        what = f"stopped {len(lowered.stopped)} units" if lowered.stopped else "nothing was running"
+        typer.echo(f"{found.topology.name}: {what}; the data is kept in {found.layout.folder}")
+
+
+def _load(path: Path | None, cluster_name: str | None) -> LoadedConfig:
+    """The declared topology: from --config, from redisforge.yaml here, or from the file that raised NAME."""
+    from redisforge.config.load import load
+    from redisforge.errors import UsageError
+    from redisforge.runbooks.cluster import cluster_layout, home_folder, read_topology
+
+    layout = cluster_layout(home_folder(os.environ), cluster_name or "")
+    if path is None and cluster_name and Path(layout.topology).exists():
+        source = read_topology(layout).source
+        path = Path(source) if source else None
+    loaded = load(path, os.environ, Path.cwd())
+    if cluster_name and loaded.topology.name != cluster_name:
+        raise UsageError(
+            f"the topology declares the cluster {loaded.topology.name!r}, not {cluster_name!r}",
+            where=loaded.topology.source or "the built-in topology",
+            next_step="give its file with --config, or set `name:` in it",
+        )
+    return loaded
+
+
+def _show(raised: Raised) -> None:
+    from redisforge.cli.output import on_terminal
+    from redisforge.runbooks.connect import connect_text
+
+    name, smoke = raised.cluster.topology.name, raised.smoke
+    if raised.phases:
+        typer.echo(f"{name}: up in {raised.seconds:.2f} s")
+    else:
+        typer.echo(f"{name}: already as declared, nothing changed ({raised.seconds:.2f} s)")
+    typer.echo(
+        f"  {raised.programs.engine.kind} {raised.programs.engine.version}, Envoy {raised.programs.envoy.version}; "
+        f"smoke test: {sum(check.passed for check in smoke.checks)} checks passed in {smoke.seconds:.2f} s"
+    )
+    typer.echo(connect_text(raised.cluster, command=sys.argv[0], reveal=on_terminal()))

@@ -1,0 +1,95 @@
+"""The `redisforge` command: its doors, and the one place where an error becomes an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from redisforge import __version__
+from redisforge.cli import binaries, certs, config, connect, formation, lifecycle, logs, smoke, status
+from redisforge.errors import INTERRUPTED_EXIT_STATUS, RedisForgeError
+
+app = typer.Typer(
+    name="redisforge",
+    help="Production Redis Cluster behind Envoy as one TLS endpoint.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for door in (lifecycle, status, connect, smoke, logs, config, formation, certs, binaries):
+    door.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"redisforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Production Redis Cluster behind Envoy as one TLS endpoint."""
+    del version
+    if debug:
+        os.environ["REDISFORGE_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Nothing but SystemExit-free returns leaves here."""
+    try:
+        result: object = app(args=arguments, standalone_mode=False)
+    except RedisForgeError as error:
+        _traceback()
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_status
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the command again to go on", err=True)
+        return INTERRUPTED_EXIT_STATUS
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more: end quietly
+        return 0
+    except Exception as error:
+        return _other(error)
+    return result if isinstance(result, int) else 0
+
+
+def _other(error: Exception) -> int:
+    """Typer's own exceptions carry their exit status; anything else is a defect of ours."""
+    show = getattr(error, "show", None)
+    if callable(show):
+        show()
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        typer.echo("nothing was done", err=True)
+        return INTERRUPTED_EXIT_STATUS
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0))
+    _traceback()
+    typer.echo(
+        f"error: {type(error).__name__}: {error}\n"
+        "  why:   this is a defect of redisforge\n"
+        "  next:  run the command again with `redisforge --debug …` and report what it prints",
+        err=True,
+    )
+    return 1
+
+
+def _traceback() -> None:
+    if os.environ.get("REDISFORGE_DEBUG"):
+        traceback.print_exc()

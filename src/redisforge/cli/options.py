@@ -1,0 +1,31 @@
+"""Options that several commands share, spelled the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from redisforge.runbooks.cluster import Cluster
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", "-c", metavar="NAME", help="The cluster; needed only if there are several."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-f", metavar="FILE", help="The topology; default: redisforge.yaml here, else built in."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")]
+
+
+def the_cluster(name: str | None) -> Cluster:
+    """The cluster that the options select."""
+    from redisforge.runbooks.cluster import home_folder, open_cluster
+
+    return open_cluster(home_folder(os.environ), name)

@@ -1,0 +1,1 @@
+"""redisforge.yaml, .env and the environment become a Topology."""

@@ -1,0 +1,193 @@
+"""From the declared options to the Topology: every node, Envoy, endpoint and port."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redisforge.config.values import size_bytes
+from redisforge.model.topology import (
+    Endpoint,
+    EndpointKind,
+    Engine,
+    EnvoyInstance,
+    EnvoySettings,
+    Host,
+    Listener,
+    Persistence,
+    RedisNode,
+    RedisSettings,
+    TlsSettings,
+    Topology,
+    User,
+    UserRole,
+)
+from redisforge.plan.placement import place
+
+if TYPE_CHECKING:
+    from redisforge.config.schema import Declaration
+
+ENVOY_PORT_STEP = 100
+"""How far apart the ports of Envoys on one address are: more than the endpoints (32 at most) of one."""
+ADMIN_ADDRESS = "127.0.0.1"
+"""Envoy's admin interface has no password, so it listens here only."""
+
+
+def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology:
+    """Resolve `declaration`. Relative paths in it start at `folder` (absolute).
+
+    The result may hold port clashes: see config/ports.py.
+    """
+    hosts = hosts_of(declaration)
+    envoys = _envoys(declaration, hosts)
+    return Topology(
+        name=declaration.name,
+        engine=Engine(
+            kind=declaration.engine.kind,
+            version=declaration.engine.version,
+            server_path=_path(declaration.engine.server_path, folder),
+            cli_path=_path(declaration.engine.cli_path, folder),
+        ),
+        shards=declaration.shards,
+        replicas=declaration.replicas,
+        hosts=hosts,
+        nodes=_nodes(declaration, hosts),
+        envoys=envoys,
+        endpoints=_endpoints(declaration, envoys),
+        users=tuple(User(name, role) for role, name in user_names(declaration).items()),
+        redis=_redis_settings(declaration),
+        envoy=_envoy_settings(declaration, folder),
+        tls=_tls_settings(declaration, folder),
+        source=source,
+    )
+
+
+def hosts_of(declaration: Declaration) -> tuple[Host, ...]:
+    """The hosts, each with its zone."""
+    return tuple(Host(host.name, host.address, host.zone or host.name) for host in declaration.hosts)
+
+
+def user_names(declaration: Declaration) -> dict[UserRole, str]:
+    """The name of each role's user."""
+    users = declaration.users
+    return {
+        UserRole.OPERATOR: users.operator.name,
+        UserRole.APPLICATION: users.application.name,
+        UserRole.READONLY: users.readonly.name,
+        UserRole.MONITOR: users.monitor.name,
+        UserRole.REPLICATION: users.replication.name,
+    }
+
+
+def _nodes(declaration: Declaration, hosts: tuple[Host, ...]) -> tuple[RedisNode, ...]:
+    """Number the seats redis-1, redis-2 ...; on each address the ports count up from the first."""
+    taken: Counter[str] = Counter()
+    nodes: list[RedisNode] = []
+    for number, seat in enumerate(place(hosts, declaration.shards, declaration.replicas), start=1):
+        port = declaration.ports.redis + taken[seat.host.address]
+        taken[seat.host.address] += 1
+        nodes.append(
+            RedisNode(
+                name=f"redis-{number}",
+                host=seat.host.name,
+                address=seat.host.address,
+                zone=seat.host.zone,
+                port=port,
+                bus_port=port + declaration.ports.bus_offset,
+                shard=seat.shard,
+                intended_role=seat.role,
+            )
+        )
+    return tuple(nodes)
+
+
+def _envoys(declaration: Declaration, hosts: tuple[Host, ...]) -> tuple[EnvoyInstance, ...]:
+    """Deal the Envoys to the zones in turn, and within a zone to its hosts in turn.
+
+    All admin interfaces share one address of this machine, so each takes a port of its own.
+    """
+    zones: dict[str, list[Host]] = {}
+    for host in hosts:
+        zones.setdefault(host.zone, []).append(host)
+    zone_hosts = list(zones.values())
+    envoys: list[EnvoyInstance] = []
+    for index in range(declaration.envoy.instances):
+        members = zone_hosts[index % len(zone_hosts)]
+        host = members[index // len(zone_hosts) % len(members)]
+        admin_port = declaration.envoy.admin_port + ENVOY_PORT_STEP * index
+        envoys.append(EnvoyInstance(f"envoy-{index + 1}", host.name, host.address, host.zone, admin_port))
+    return tuple(envoys)
+
+
+def _endpoints(declaration: Declaration, envoys: tuple[EnvoyInstance, ...]) -> tuple[Endpoint, ...]:
+    shifts: list[int] = []
+    earlier: Counter[str] = Counter()
+    for envoy in envoys:
+        shifts.append(ENVOY_PORT_STEP * earlier[envoy.address])
+        earlier[envoy.address] += 1
+    users = user_names(declaration)
+    return tuple(
+        Endpoint(
+            name=name,
+            kind=EndpointKind(options.kind),
+            protocol=options.protocol,
+            user=users[UserRole(options.user_role)],
+            prefer_replicas=options.prefer_replicas,
+            listeners=tuple(
+                Listener(envoy.name, envoy.address, options.port + shift)
+                for envoy, shift in zip(envoys, shifts, strict=True)
+            ),
+        )
+        for name, options in declaration.endpoints.items()
+    )
+
+
+def _redis_settings(declaration: Declaration) -> RedisSettings:
+    return RedisSettings(
+        max_memory_bytes=size_bytes(declaration.memory.max),
+        max_memory_policy=declaration.memory.policy,
+        persistence=Persistence(declaration.persistence.mode, declaration.persistence.fsync),
+        node_timeout_ms=declaration.node_timeout_ms,
+        max_clients=declaration.max_clients,
+        tcp_backlog=declaration.tcp_backlog,
+        io_threads=declaration.io_threads,
+        log_level=declaration.log_level,
+        directives=tuple((name.lower(), value) for name, lines in declaration.redis_conf.items() for value in lines),
+    )
+
+
+def _envoy_settings(declaration: Declaration, folder: Path) -> EnvoySettings:
+    envoy = declaration.envoy
+    return EnvoySettings(
+        version=envoy.version,
+        path=_path(envoy.path, folder),
+        max_connections=envoy.max_connections,
+        max_pending_requests=envoy.max_pending_requests,
+        refresh_s=float(envoy.refresh_s),
+        operation_timeout_ms=envoy.operation_timeout_ms,
+        connect_timeout_ms=envoy.connect_timeout_ms,
+    )
+
+
+def _tls_settings(declaration: Declaration, folder: Path) -> TlsSettings:
+    tls = declaration.tls
+    return TlsSettings(
+        ca_path=_path(tls.ca_file, folder),
+        certificate_path=_path(tls.cert_file, folder),
+        key_path=_path(tls.key_file, folder),
+        validity_days=tls.validity_days,
+        extra_names=tls.extra_names,
+        require_client_certificates=tls.require_client_certificates,
+    )
+
+
+def _path(text: str, folder: Path) -> str:
+    """An absolute path: `~` is the user's home, and relative ones start at `folder`. Empty stays empty."""
+    if not text:
+        return ""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # no home is known for that user: the name is taken as it stands
+        path = Path(text)
+    return str(folder / path)

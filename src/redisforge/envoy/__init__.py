@@ -1,0 +1,1 @@
+"""Conversation with Envoy: admin API and endpoint probes."""

@@ -1,0 +1,1 @@
+"""Where things run: transports, runtimes, binaries. Everything that runs is a Unit."""

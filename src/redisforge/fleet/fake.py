@@ -1,0 +1,99 @@
+"""A host in memory, for tests of everything above the transport: same contract, no disk, no process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from redisforge.errors import HostError
+from redisforge.fleet.transport import CommandResult
+from redisforge.model.facts import UnitFacts, UnitState
+from redisforge.model.unit import Unit, UnitFile
+
+Answer = Callable[[tuple[str, ...]], CommandResult]
+
+
+class FakeTransport:
+    """Files in a dictionary; commands are answered by a function and recorded in `commands`."""
+
+    host = "fake"
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.files: dict[str, UnitFile] = {}
+        self.commands: list[tuple[str, ...]] = []
+
+    async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
+        """See Transport.run."""
+        del timeout_s
+        self.commands.append(tuple(argv))
+        result = self._answer(tuple(argv))
+        if check and result.exit_status:
+            what = f"{argv[0]} failed with exit status {result.exit_status}"
+            raise HostError(what, where=self.host, why=result.stderr)
+        return result
+
+    async def place(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
+        """See Transport.place."""
+        changed: list[str] = []
+        for file in files:
+            path = f"{folder}/{file.path}"
+            if self.files.get(path) != file:
+                self.files[path] = file
+                changed.append(file.path)
+        return tuple(changed)
+
+    async def read(self, path: str) -> str | None:
+        """See Transport.read."""
+        return self.files[path].text() if path in self.files else None
+
+    async def remove(self, path: str) -> None:
+        """See Transport.remove."""
+        for known in [known for known in self.files if known == path or known.startswith(f"{path}/")]:
+            del self.files[known]
+
+    async def free_bytes(self, path: str) -> int:
+        """See Transport.free_bytes."""
+        del path
+        return 1 << 40
+
+
+class FakeRuntime:
+    """Units that run as soon as they are started and stop when they are told to."""
+
+    def __init__(self) -> None:
+        self.units: dict[str, UnitFacts] = {}
+        self._next_pid = 1000
+
+    async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
+        """See Runtime.start."""
+        del permit_blank
+        for unit in units:
+            if self.units.get(unit.name, _absent(unit.name)).state is not UnitState.RUNNING:
+                self._next_pid += 2
+                self.units[unit.name] = UnitFacts(
+                    name=unit.name, state=UnitState.RUNNING, pid=self._next_pid, keeper_pid=self._next_pid + 1,
+                    config_hash=unit.config_hash,
+                )  # fmt: skip
+
+    async def stop(self, names: Sequence[str]) -> None:
+        """See Runtime.stop."""
+        for name in names:
+            if name in self.units:
+                self.units[name] = UnitFacts(name=name, state=UnitState.STOPPED)
+
+    async def observe(self) -> dict[str, UnitFacts]:
+        """See Runtime.observe."""
+        return dict(self.units)
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """See Runtime.remove."""
+        for name in names:
+            self.units.pop(name, None)
+
+    def log_path(self, name: str) -> str:
+        """See Runtime.log_path."""
+        return f"fake:{name}"
+
+
+def _absent(name: str) -> UnitFacts:
+    return UnitFacts(name=name, state=UnitState.ABSENT)

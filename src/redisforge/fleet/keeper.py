@@ -1,0 +1,432 @@
+"""The keeper: starts one Unit, keeps it running, and never starts an empty master over its replicas.
+
+A small program of the standard library alone, so that it can be read in one sitting, carried to any host with
+a python3, and later be PID 1 of a container. It is run as a script, never imported by RedisForge:
+
+    python3 -I keeper.py start UNIT_FOLDER…    a keeper in the background for each folder; prints JSON
+    python3 -I keeper.py stop UNIT_FOLDER…     end the Units and their keepers; returns when they are gone
+    python3 -I keeper.py state UNITS_FOLDER    the state of every Unit below the folder, as JSON
+    python3 -I keeper.py keep UNIT_FOLDER      keep one Unit in the foreground
+
+A Unit's folder holds unit.json (argv, guard, …; written by RedisForge), state.json (written here), `log`, and
+`keeper.lock`, which a living keeper holds with flock(2): the kernel drops it with the process, so it cannot go
+stale. A child outlives a killed keeper, and the next keeper adopts it by pid, start time and boot id.
+
+The guard. A Redis node that restarts without its data under its old address is a catastrophe: replicas find
+their master by address, ask for a full copy, and get the emptiness (facts of the trade: an empty master wipes
+its replicas). So a node whose data is not there, or that has no nodes.conf at all, is *held* until the other
+nodes say that nobody expects slots of it any more, which is so as soon as a replica has taken over. A file
+`permit-blank` lets it start once; `up` writes it for a new cluster, an operator after having accepted the loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+Document = dict[str, Any]
+"""unit.json or state.json as it was read."""
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_LAST_S = 5.0
+STABLE_AFTER_S = 10.0
+GUARD_INTERVAL_S = 0.5
+PEER_TIMEOUT_S = 1.0
+KILL_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 5.0
+
+
+def read_json(path: Path) -> Document:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path: Path, document: Document) -> None:
+    beside = Path(f"{path}.{os.getpid()}.new")
+    beside.write_text(json.dumps(document, indent=1))
+    beside.replace(path)
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_ticks(pid: int) -> int:
+    """Start time of a process in clock ticks since boot, 0 if it is gone: tells a reused pid from the old one."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def is_alive(state: Document) -> bool:
+    pid = state.get("pid", 0)
+    return bool(pid) and state.get("boot_id") == boot_id() and start_ticks(pid) == state.get("start_ticks")
+
+
+def lock_holder(folder: str) -> int:
+    """The pid of the keeper that holds the folder, or 0."""
+    try:
+        descriptor = os.open(Path(folder, "keeper.lock"), os.O_RDWR)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return int(os.read(descriptor, 32) or b"0")
+    else:
+        return 0
+    finally:
+        os.close(descriptor)
+
+
+# --- the guard -----------------------------------------------------------------------------------------------
+
+
+def own_claim(data_path: str) -> tuple[str, bool]:
+    """(node id, whether it is a master with slots) from nodes.conf; ("", False) without one."""
+    try:
+        lines = Path(data_path, "nodes.conf").read_text().splitlines()
+    except OSError:
+        return "", False
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 8 and "myself" in fields[2].split(","):
+            return fields[0], "master" in fields[2] and len(fields) > 8
+    return "", False
+
+
+def has_data(data_path: str, persistence: str) -> bool:
+    if persistence == "aof":
+        folder = Path(data_path, "appendonlydir")
+        return any(folder.glob("*.manifest")) and any(
+            part.stat().st_size for part in folder.iterdir() if part.suffix in (".aof", ".rdb")
+        )
+    return persistence == "rdb" and Path(data_path, "dump.rdb").exists()
+
+
+def ask(guard: Document, address: str, port: int, *command: str) -> str:
+    """One command to a peer over TLS; returns the bulk reply as text."""
+    import socket
+    import ssl  # only here: it triples the time that a keeper takes to start
+
+    context = ssl.create_default_context(cafile=guard["ca_path"])
+    context.load_cert_chain(guard["certificate_path"], guard["key_path"])
+    password = Path(guard["password_path"]).read_text().strip()
+    request = b""
+    for words in (("AUTH", guard["user"], password), command):
+        request += b"*%d\r\n" % len(words)
+        for word in words:
+            request += b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode())
+    with (
+        socket.create_connection((address, port), PEER_TIMEOUT_S) as plain,
+        context.wrap_socket(plain, server_hostname=address) as stream,
+    ):
+        stream.sendall(request)
+        replies = stream.makefile("rb")
+        if not replies.readline().startswith(b"+OK"):
+            raise OSError("AUTH refused")
+        header = replies.readline()
+        if not header.startswith(b"$"):
+            raise OSError(header.decode(errors="replace").strip())
+        return replies.read(int(header[1:])).decode()
+
+
+def why_not_start(guard: Document) -> str:
+    """The reason to hold the node back, or "" when it may start. See the guard in the module's text."""
+    node_id, claims_slots = own_claim(guard["data_path"])
+    if node_id and (not claims_slots or has_data(guard["data_path"], guard["persistence"])):
+        return ""
+    me = f"{guard['address']}:{guard['port']}"
+    informed = False
+    for address, port in guard["peers"]:
+        try:
+            view = [line.split() for line in ask(guard, address, port, "CLUSTER", "NODES").splitlines()]
+        except OSError:
+            continue
+        informed = informed or len(view) > 1
+        for fields in view:
+            mine = fields[0] == node_id or fields[1].partition("@")[0] == me
+            slots = [field for field in fields[8:] if not field.startswith("[")]
+            if mine and slots:
+                return (
+                    f"its data is missing from {guard['data_path']}, and {address}:{port} still expects slots "
+                    f"{' '.join(slots[:4])}{' …' if len(slots) > 4 else ''} of it; it starts once a replica took over"
+                )
+    if informed:
+        return ""
+    missing = "its data" if node_id else "nodes.conf"
+    return f"{missing} is missing from {guard['data_path']}, and no other node of the cluster can be asked"
+
+
+# --- keeping one Unit ----------------------------------------------------------------------------------------
+
+
+class Keeper:
+    """Starts, watches and ends the one child of a Unit's folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.state: Document = {}
+        self.pidfd = -1
+        self.stopping = False
+        self.adopted = False
+        self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def unit(self) -> Document:
+        return read_json(self.folder / "unit.json")
+
+    def log(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        print(f"{stamp}Z keeper: {text}", flush=True)
+
+    def save(self, **changes: object) -> None:
+        self.state.update(changes)
+        write_json(self.folder / "state.json", self.state)
+
+    def run(self) -> None:
+        descriptor = os.open(self.folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return  # another keeper has it: nothing to do
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.on_stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.keep()
+
+    def on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def keep(self) -> None:
+        self.adopt()
+        failures = 0
+        while not self.stopping:
+            if self.pidfd < 0 and not self.start():
+                self.wait(GUARD_INTERVAL_S)
+                continue
+            if self.wait(None):
+                continue  # woken by a signal: the loop's condition decides
+            failures = 0 if time.time() - self.state["started_at"] > STABLE_AFTER_S else failures + 1
+            exit_text = self.reap()
+            delay = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1))
+            self.log(f"{exit_text}; starting again in {delay:g} s")
+            restarts = self.state.get("restarts", 0) + 1
+            self.save(state="backoff", pid=0, last_exit=exit_text, restarts=restarts)
+            self.wait(delay)
+        self.end_child()
+        self.save(state="stopped", pid=0)
+
+    def adopt(self) -> None:
+        self.state = read_json(self.folder / "state.json")
+        self.state.setdefault("restarts", 0)
+        if is_alive(self.state):
+            with contextlib.suppress(OSError):
+                self.pidfd = os.pidfd_open(self.state["pid"])
+                self.adopted = True
+                self.save(state="running", reason="")
+                self.log(f"adopted process {self.state['pid']}")
+                return
+        self.state = {"restarts": 0, "last_exit": self.state.get("last_exit", "")}
+
+    def start(self) -> bool:
+        """Start the child; False when the guard holds it back."""
+        unit = self.unit()
+        permit = self.folder / "permit-blank"
+        if unit.get("guard") and not permit.exists():
+            reason = why_not_start(unit["guard"])
+            if reason:
+                if self.state.get("reason") != reason:
+                    self.log(f"held: {reason}")
+                    self.save(state="held", reason=reason, pid=0)
+                return False
+        permit.unlink(missing_ok=True)
+        pid = os.fork()
+        if pid == 0:
+            self.become(unit)
+        self.adopted = False
+        self.pidfd = os.pidfd_open(pid)
+        self.save(
+            state="running", reason="", pid=pid, start_ticks=start_ticks(pid), boot_id=boot_id(),
+            started_at=time.time(), config_hash=unit.get("config_hash", ""),
+        )  # fmt: skip
+        return True
+
+    def become(self, unit: Document) -> NoReturn:
+        """In the child: turn into the Unit's program. Never returns."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            os.chdir(self.folder)
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            wanted = unit.get("open_files", 0)
+            limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            os.execv(unit["argv"][0], unit["argv"])
+        except BaseException as error:
+            print(f"keeper: cannot run {unit.get('argv', ['?'])[0]}: {error}", flush=True)
+        os._exit(127)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for the child's end, a signal, or the time limit. True if it was not the child's end."""
+        poller = select.poll()
+        poller.register(self.wake_read, select.POLLIN)
+        if self.pidfd >= 0:
+            poller.register(self.pidfd, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poller.poll(None if timeout_s is None else timeout_s * 1000)]
+        if self.wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wake_read, 512)
+        return self.pidfd not in ready
+
+    def reap(self) -> str:
+        """Collect the ended child; returns how it ended, in words."""
+        os.close(self.pidfd)
+        self.pidfd = -1
+        if self.adopted:
+            return "ended (how is not known: it was adopted)"
+        _, status = os.waitpid(self.state["pid"], 0)
+        code = os.waitstatus_to_exitcode(status)
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+
+    def end_child(self) -> None:
+        if self.pidfd < 0:
+            return
+        grace_s = self.unit().get("stop_grace_s", 10.0)
+        for number, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILL_TIMEOUT_S)):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+            deadline = time.monotonic() + limit_s
+            while (left := deadline - time.monotonic()) > 0:
+                if not self.wait(left):
+                    self.save(last_exit=self.reap())
+                    return
+            self.log(f"did not end within {limit_s:g} s of {number.name}")
+
+
+# --- the commands --------------------------------------------------------------------------------------------
+
+
+def spawn(folder: str) -> None:
+    """Run a keeper for `folder` in the background, away from this session and its descriptors."""
+    log = os.open(Path(folder, "log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+    if os.fork():
+        os.close(log)
+        os.wait()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not lock_holder(folder) and time.monotonic() < deadline:
+            time.sleep(0.002)  # whoever asked to start it shall find it when it looks
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    try:
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.closerange(3, 256)
+        os.chdir("/")
+        script = os.path.abspath(__file__)  # noqa: PTH100 - before chdir it would have to be resolved twice
+        os.execv(sys.executable, [sys.executable, "-I", "-S", script, "keep", folder])
+    finally:
+        os._exit(127)
+
+
+def stop(folder: str) -> None:
+    """End the keeper of `folder` and its child; an orphaned child is ended too."""
+    state = read_json(Path(folder, "state.json"))
+    unit = read_json(Path(folder, "unit.json"))
+    limit_s = unit.get("stop_grace_s", 10.0) + KILL_TIMEOUT_S
+    keeper = lock_holder(folder)
+    if keeper:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(keeper)
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            select.select([descriptor], [], [], limit_s + 2)
+        state = read_json(Path(folder, "state.json"))
+    if is_alive(state):
+        descriptor = os.pidfd_open(state["pid"])
+        for number, wait_s in ((signal.SIGTERM, limit_s - KILL_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+            if select.select([descriptor], [], [], wait_s)[0]:
+                break
+        write_json(Path(folder, "state.json"), {**state, "state": "stopped", "pid": 0})
+
+
+def describe(folder: str) -> Document:
+    state = read_json(Path(folder, "state.json"))
+    guard: Document = read_json(Path(folder, "unit.json")).get("guard") or {}
+    keeper, alive = lock_holder(folder), is_alive(state)
+    name = state.get("state", "stopped")
+    if not keeper:
+        name = "orphaned" if alive else "stopped"
+    elif name == "running" and not alive:
+        name = "backoff"
+    return {
+        "name": Path(folder).name,
+        "state": name,
+        "pid": state.get("pid", 0) if alive else 0,
+        "keeper_pid": keeper,
+        "restart_count": state.get("restarts", 0),
+        "last_exit": state.get("last_exit", ""),
+        "reason": state.get("reason", "") if name == "held" else "",
+        "started_at_s": state.get("started_at", 0.0),
+        "config_hash": state.get("config_hash", "") if alive else "",
+        "has_cluster_config": bool(guard) and bool(own_claim(guard["data_path"])[0]),
+    }
+
+
+def in_parallel(action: Callable[[str], None], folders: list[str]) -> None:
+    """Run `action` for every folder in a process of its own, and wait for all."""
+    children: list[int] = []
+    for folder in folders:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                action(folder)
+            finally:
+                os._exit(0)
+        children.append(pid)
+    for pid in children:
+        os.waitpid(pid, 0)
+
+
+def main(arguments: list[str]) -> None:
+    command, *folders = arguments
+    if command == "keep":
+        Keeper(folders[0]).run()
+    elif command == "start":
+        in_parallel(spawn, folders)
+    elif command == "stop":
+        in_parallel(stop, folders)
+    elif command == "state":
+        units = Path(folders[0])
+        found = sorted(path for path in units.iterdir() if path.is_dir()) if units.is_dir() else []
+        print(json.dumps([describe(str(path)) for path in found]))
+    else:
+        sys.exit(f"unknown command {command!r}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

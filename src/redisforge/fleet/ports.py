@@ -1,0 +1,57 @@
+"""Is a port free, and if not, who has it? Reads /proc; asks nobody."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+
+def bind_problem(address: str, port: int) -> str:
+    """Why (address, port) cannot be listened on; empty if it can."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no occupant
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"in use by {occupant(port)}"
+            return error.strerror or str(error)
+    return ""
+
+
+def occupant(port: int) -> str:
+    """The process that listens on `port`, in words; other users' processes may be hidden from us."""
+    inodes = _listening_inodes(port)
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and _has_socket(process, inodes):
+            try:
+                words = process.joinpath("cmdline").read_bytes().split(b"\0")
+            except OSError:
+                words = []
+            command = b" ".join(words[:3]).decode(errors="replace")[:80]
+            return f"process {process.name} ({command.strip() or '?'})"
+    return "another process"
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes: set[str] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
+                inodes.add(f"socket:[{fields[9]}]")
+    return inodes
+
+
+def _has_socket(process: Path, inodes: set[str]) -> bool:
+    try:
+        return any(str(link.readlink()) in inodes for link in process.joinpath("fd").iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,164 @@
+"""A transport carries commands and files to a host. A command is a tuple of arguments, never a shell line.
+
+`LocalTransport` is this machine; `FakeTransport` (fleet/fake.py) is a host in memory. Both pass the contract
+suite in tests/contract; a transport over SSH will have to pass the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from redisforge.errors import HostError
+from redisforge.model.unit import UnitFile
+
+
+class CommandResult(msgspec.Struct, frozen=True):
+    """How a command ended; the streams are decoded, undecodable bytes replaced."""
+
+    argv: tuple[str, ...]
+    exit_status: int
+    stdout: str
+    stderr: str
+
+
+class Transport(Protocol):
+    """One host. Every method raises HostError when the host does not do what is asked."""
+
+    @property
+    def host(self) -> str:
+        """The host's name, for messages."""
+        ...
+
+    async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
+        """Run a command to its end. With `check`, an exit status other than 0 is a HostError."""
+        ...
+
+    async def place(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
+        """Write files below `folder` atomically, each only if it differs; returns the paths that changed."""
+        ...
+
+    async def read(self, path: str) -> str | None:
+        """The text of a file, or None if there is none."""
+        ...
+
+    async def remove(self, path: str) -> None:
+        """Delete a file or a folder with everything in it; nothing there is fine."""
+        ...
+
+    async def free_bytes(self, path: str) -> int:
+        """Free space of the file system that `path` lies on, or would lie on."""
+        ...
+
+
+class LocalTransport:
+    """This machine."""
+
+    host = "local"
+
+    async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
+        """See Transport.run. The command gets no standard input and is killed when its time is over."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            raise HostError(f"cannot run {argv[0]}", where=self.host, why=str(error.strerror)) from error
+        try:
+            async with asyncio.timeout(timeout_s):
+                stdout, stderr = await process.communicate()
+        except TimeoutError as error:
+            process.kill()
+            await process.wait()
+            raise HostError(
+                f"{argv[0]} did not end",
+                where=self.host,
+                why=f"no end within {timeout_s:g} s: {' '.join(argv)}",
+            ) from error
+        result = CommandResult(
+            tuple(argv),
+            process.returncode or 0,
+            stdout.decode(errors="replace"),
+            stderr.decode(errors="replace"),
+        )
+        if check and result.exit_status:
+            raise HostError(
+                f"{argv[0]} failed with exit status {result.exit_status}",
+                where=self.host,
+                why=result.stderr[-2000:] or " ".join(argv),
+            )
+        return result
+
+    async def place(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
+        """See Transport.place."""
+        try:
+            return tuple(file.path for file in files if write_atomically(Path(folder, file.path), file))
+        except OSError as error:
+            raise HostError(
+                "cannot write a file",
+                where=f"{self.host}: {error.filename or folder}",
+                why=str(error.strerror),
+            ) from error
+
+    async def read(self, path: str) -> str | None:
+        """See Transport.read."""
+        try:
+            return Path(path).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HostError("cannot read a file", where=f"{self.host}: {path}", why=str(error.strerror)) from error
+
+    async def remove(self, path: str) -> None:
+        """See Transport.remove."""
+        try:
+            if Path(path).is_dir() and not Path(path).is_symlink():
+                shutil.rmtree(path)
+            else:
+                Path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError("cannot delete", where=f"{self.host}: {path}", why=str(error.strerror)) from error
+
+    async def free_bytes(self, path: str) -> int:
+        """See Transport.free_bytes."""
+        existing = Path(path)
+        while not existing.exists():
+            existing = existing.parent
+        return shutil.disk_usage(existing).free
+
+
+def write_atomically(path: Path, file: UnitFile) -> bool:
+    """Write beside, fsync, rename; secret files never exist with more than their final permissions.
+
+    Returns whether anything changed. Raises OSError.
+    """
+    text = file.text()
+    try:
+        if path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == file.mode:
+            return False
+    except (OSError, UnicodeDecodeError):
+        pass  # absent or different: written below
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), file.mode)  # the umask must not decide
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return True

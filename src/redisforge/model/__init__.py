@@ -1,0 +1,1 @@
+"""Frozen types only: the vocabulary."""

@@ -1,0 +1,92 @@
+"""The JSON documents that the CLI prints; `docs/reference/*.schema.json` are generated from them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Severity = Literal["warning", "critical"]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is wrong, in words: what, where, why, and what to do next."""
+
+    severity: Severity
+    where: str
+    what: str
+    next_step: str = ""
+
+
+class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`state` is ok, degraded (serves everything, less protected) or fail; `slots_ok` of 16384."""
+
+    name: str
+    state: Literal["ok", "degraded", "fail", "stopped"]
+    slots_ok: int
+    engine: str
+    envoy: str
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A node. `shard` counts from 1; `lag_bytes` is how far a replica is behind, null if unknown."""
+
+    id: str
+    name: str
+    host: str
+    address: str
+    port: int
+    zone: str
+    role: Literal["master", "replica", "unknown"]
+    shard: int
+    slots: str
+    slot_count: int
+    pid: int | None
+    version: str
+    keys: int | None
+    used_memory_bytes: int | None
+    max_memory_bytes: int | None
+    lag_bytes: int | None
+    restart_count: int
+    state: str
+
+
+class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint at one Envoy. `state` is ok or says what failed."""
+
+    name: str
+    envoy: str
+    host: str
+    port: int
+    protocol: str
+    user: str
+    state: str
+
+
+class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge status --json`."""
+
+    cluster: ClusterReport
+    nodes: tuple[NodeReport, ...]
+    endpoints: tuple[EndpointReport, ...]
+    problems: tuple[Problem, ...]
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of `test-cluster`. `seconds` is its wall-clock time."""
+
+    name: str
+    passed: bool
+    seconds: float
+    detail: str = ""
+    likely_cause: str = ""
+    skipped: bool = False
+
+
+class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge test-cluster --json`."""
+
+    target: str
+    passed: bool
+    seconds: float
+    checks: tuple[CheckResult, ...]

@@ -1,0 +1,211 @@
+"""What should be: the declared system, resolved to every node, Envoy, endpoint and user.
+
+A Topology holds no secret and can be printed and stored; passwords travel beside it as `Credentials`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from redisforge.model.secret import Secret
+
+EngineKind = Literal["redis", "valkey"]
+Protocol = Literal["RESP2", "RESP3"]
+
+
+class Role(StrEnum):
+    """A node's role, spelled as Redis prints it in CLUSTER NODES ("slave" is read as replica)."""
+
+    MASTER = "master"
+    REPLICA = "replica"
+
+
+class UserRole(StrEnum):
+    """What an ACL user is for; its permissions follow from it (render/acl.py)."""
+
+    OPERATOR = "operator"
+    APPLICATION = "application"
+    READONLY = "readonly"
+    MONITOR = "monitor"
+    REPLICATION = "replication"
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """Which server runs.
+
+    `version` is `"newest"`, a series such as `"8.6"`, or a floor such as `">=8.2"`. The paths are
+    explicit binaries of the operator; empty means: find or fetch one (fleet/binaries).
+    """
+
+    kind: EngineKind = "redis"
+    version: str = "newest"
+    server_path: str = ""
+    cli_path: str = ""
+
+
+class Host(msgspec.Struct, frozen=True):
+    """A machine that runs Units. `zone` is the failure domain that it shares with other hosts."""
+
+    name: str
+    address: str
+    zone: str
+
+
+class RedisNode(msgspec.Struct, frozen=True):
+    """A Redis process of the cluster.
+
+    `shard` (from 0) and `intended_role` are where formation puts it; after failovers the real role may
+    differ, and that is no drift.
+    """
+
+    name: str
+    host: str
+    address: str
+    zone: str
+    port: int
+    bus_port: int
+    shard: int
+    intended_role: Role
+
+
+class EnvoyInstance(msgspec.Struct, frozen=True):
+    """An Envoy process; its admin port listens on loopback only."""
+
+    name: str
+    host: str
+    address: str
+    zone: str
+    admin_port: int
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """The address at which one Envoy serves an endpoint."""
+
+    envoy: str
+    address: str
+    port: int
+
+
+class EndpointKind(StrEnum):
+    """How Envoy treats an endpoint's traffic."""
+
+    COMMANDS = "commands"
+    """redis_proxy: each command goes to the node that owns its key."""
+    PUBSUB = "pubsub"
+    """tcp_proxy to any healthy node: SUBSCRIBE and blocking commands without a slot."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """A named TLS address for clients. `user` is the ACL user it admits and acts as (commands only)."""
+
+    name: str
+    kind: EndpointKind
+    protocol: Protocol
+    user: str
+    prefer_replicas: bool
+    listeners: tuple[Listener, ...]
+
+
+class User(msgspec.Struct, frozen=True):
+    """An ACL user of every node."""
+
+    name: str
+    role: UserRole
+
+
+class Persistence(msgspec.Struct, frozen=True):
+    """How a node keeps its data on disk. `fsync` applies to `aof`."""
+
+    mode: Literal["aof", "rdb", "none"] = "aof"
+    fsync: Literal["everysec", "always", "no"] = "everysec"
+
+
+class RedisSettings(msgspec.Struct, frozen=True):
+    """Settings of every Redis node. `directives` are extra redis.conf lines: (name, value as written)."""
+
+    max_memory_bytes: int
+    max_memory_policy: str
+    persistence: Persistence
+    node_timeout_ms: int
+    max_clients: int
+    tcp_backlog: int
+    io_threads: int
+    log_level: str
+    directives: tuple[tuple[str, str], ...] = ()
+
+
+class EnvoySettings(msgspec.Struct, frozen=True):
+    """Settings of every Envoy. `version` follows the rules of `Engine.version`."""
+
+    version: str
+    path: str
+    max_connections: int
+    max_pending_requests: int
+    refresh_s: float
+    operation_timeout_ms: int
+    connect_timeout_ms: int
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """Certificates. With the three paths empty RedisForge keeps a private CA of the cluster's own."""
+
+    ca_path: str
+    certificate_path: str
+    key_path: str
+    validity_days: int
+    extra_names: tuple[str, ...]
+    require_client_certificates: bool
+
+
+class Topology(msgspec.Struct, frozen=True):
+    """The whole declared system."""
+
+    name: str
+    engine: Engine
+    shards: int
+    replicas: int
+    hosts: tuple[Host, ...]
+    nodes: tuple[RedisNode, ...]
+    envoys: tuple[EnvoyInstance, ...]
+    endpoints: tuple[Endpoint, ...]
+    users: tuple[User, ...]
+    redis: RedisSettings
+    envoy: EnvoySettings
+    tls: TlsSettings
+    source: str = ""
+    """The redisforge.yaml that it was read from; empty for the built-in topology."""
+
+    def node(self, name: str) -> RedisNode:
+        """The node called `name`. Raises StopIteration."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint called `name`, or None."""
+        return next((endpoint for endpoint in self.endpoints if endpoint.name == name), None)
+
+    def user(self, role: UserRole) -> User:
+        """The user that serves `role`; every Topology has exactly one of each."""
+        return next(user for user in self.users if user.role is role)
+
+
+class Credentials:
+    """Passwords by ACL user name. Never part of anything that is printed or stored as JSON."""
+
+    __slots__ = ("_passwords",)
+
+    def __init__(self, passwords: dict[str, Secret]) -> None:
+        self._passwords = dict(passwords)
+
+    def password(self, user_name: str) -> Secret:
+        """The password of `user_name`. Raises KeyError."""
+        return self._passwords[user_name]
+
+    def user_names(self) -> tuple[str, ...]:
+        """The names of all users that have a password."""
+        return tuple(self._passwords)
+
+    def __repr__(self) -> str:
+        return f"Credentials({', '.join(self._passwords)})"

@@ -1,0 +1,69 @@
+"""A Unit is anything that runs: a Redis node, an Envoy, later an exporter or an archiver."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from redisforge.model.secret import Secret
+
+UnitKind = Literal["redis", "envoy"]
+
+
+class UnitFile(msgspec.Struct, frozen=True):
+    """A file that a Unit needs; `path` is relative to the Unit's folder, `mode` is the permission bits."""
+
+    path: str
+    content: str | Secret
+    mode: int = 0o644
+
+    def text(self) -> str:
+        """The content as it is written to disk."""
+        return self.content.reveal() if isinstance(self.content, Secret) else self.content
+
+
+class DataGuard(msgspec.Struct, frozen=True):
+    """What the keeper checks before it starts a Redis node, so that an empty master never wipes its replicas.
+
+    `peers` are (address, port) of the other nodes; `persistence` says which files prove that the data is there.
+    Paths are absolute on the Unit's host.
+    """
+
+    address: str
+    port: int
+    data_path: str
+    persistence: Literal["aof", "rdb", "none"]
+    peers: tuple[tuple[str, int], ...]
+    ca_path: str
+    certificate_path: str
+    key_path: str
+    user: str
+    password_path: str
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """A process with everything that it needs. `folder` is absolute on its host; `stop_grace_s` in seconds."""
+
+    name: str
+    kind: UnitKind
+    host: str
+    folder: str
+    argv: tuple[str, ...]
+    files: tuple[UnitFile, ...]
+    ports: tuple[tuple[str, int], ...]
+    """(address, port) of every socket that it listens on."""
+    stop_grace_s: float = 10.0
+    open_files: int = 100_000
+    guard: DataGuard | None = None
+
+    @property
+    def config_hash(self) -> str:
+        """Changes exactly when the command line, a file or the guard changes."""
+        digest = hashlib.sha256()
+        for part in self.argv:
+            digest.update(part.encode() + b"\0")
+        for file in self.files:
+            digest.update(f"{file.path}\0{file.mode:o}\0".encode() + file.text().encode() + b"\0")
+        return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""PURE. What is and what should be become a Plan of Steps."""

@@ -1,0 +1,162 @@
+"""What is wrong, in words: from topology and facts to Problems, each with the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from redisforge.model.facts import Facts, UnitState
+from redisforge.model.report import Problem
+from redisforge.model.slots import count, describe, subtract
+from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.plan.gates import agreed, stale_envoys
+from redisforge.plan.view import ALL_SLOTS, actual_shards, replicas_of, served_slots
+
+_MEMORY_WARNING_RATIO = 0.9
+_LAG_WARNING_BYTES = 64 * 1024 * 1024
+
+
+def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
+    """Every problem, the critical ones first."""
+    problems = (
+        *_slots(topology, facts),
+        *_units(topology, facts),
+        *_nodes(topology, facts),
+        *_shards(topology, facts),
+        *_placement(topology, facts),
+        *_endpoints(topology, facts),
+    )
+    return tuple(sorted(problems, key=lambda problem: problem.severity != "critical"))
+
+
+def _slots(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    missing = subtract(ALL_SLOTS, served_slots(facts))
+    if missing:
+        yield Problem(
+            severity="critical",
+            where=topology.name,
+            what=f"{count(missing)} slots are not served: {describe(missing)}",
+            next_step="`redisforge up` starts what does not run",
+        )
+        return
+    reasons = list(agreed(topology, facts))
+    if reasons:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        yield Problem(
+            severity="warning",
+            where=topology.name,
+            what=f"the nodes do not agree: {reasons[0]}{more}",
+            next_step="this is normal for some seconds after a failover; if it stays, `redisforge up` heals it",
+        )
+
+
+def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    for name in (*(n.name for n in topology.nodes), *(e.name for e in topology.envoys)):
+        unit = facts.units.get(name)
+        state = unit.state if unit else UnitState.ABSENT
+        if unit and state is UnitState.HELD:
+            yield Problem(
+                severity="critical", where=name, what=f"held back: {unit.reason}",
+                next_step="nothing, if a replica takes over; else `redisforge up`",
+            )  # fmt: skip
+        elif unit and state is UnitState.BACKOFF:
+            yield Problem(
+                severity="critical", where=name, what=f"does not stay up ({unit.last_exit})",
+                next_step=f"`redisforge logs {name}` says why",
+            )  # fmt: skip
+        elif state is UnitState.ORPHANED:
+            yield Problem(
+                severity="warning", where=name, what="runs without its keeper: nothing would restart it",
+                next_step="`redisforge up` gives it a keeper again",
+            )  # fmt: skip
+        elif state in (UnitState.STOPPED, UnitState.ABSENT):
+            yield Problem(severity="critical", where=name, what="does not run", next_step="`redisforge up` starts it")
+
+
+def _nodes(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    for node in topology.nodes:
+        seen, unit = facts.nodes[node.name], facts.units.get(node.name)
+        if not seen.reachable:
+            if unit is None or unit.state in (UnitState.RUNNING, UnitState.ORPHANED):
+                yield _silent(node, seen.problem, loading=seen.loading)
+            continue
+        if seen.role is Role.MASTER and not seen.slots:
+            yield Problem(
+                severity="warning", where=node.name, what="is a master without slots: it serves and protects nothing",
+                next_step="`redisforge up` makes it a replica",
+            )  # fmt: skip
+        if seen.role is Role.REPLICA and not seen.master_link_up:
+            what = "is copying its master's data" if seen.sync_in_progress else "has lost its link to its master"
+            yield Problem(severity="warning", where=node.name, what=what, next_step=f"`redisforge logs {node.name}`")
+        if not seen.aof_ok:
+            yield Problem(
+                severity="critical", where=node.name, what="cannot write its data to disk",
+                next_step="is the disk full? `df -h`; the node refuses writes until it can save again",
+            )  # fmt: skip
+        if seen.max_memory_bytes and seen.used_memory_bytes > _MEMORY_WARNING_RATIO * seen.max_memory_bytes:
+            percent = 100 * seen.used_memory_bytes // seen.max_memory_bytes
+            yield Problem(
+                severity="warning", where=node.name, what=f"uses {percent} % of its memory limit",
+                next_step="raise memory.max, or add shards",
+            )  # fmt: skip
+
+
+def _silent(node: RedisNode, why: str, *, loading: bool) -> Problem:
+    if loading:
+        return Problem(severity="warning", where=node.name, what="is reading its data from disk", next_step="wait")
+    return Problem(
+        severity="critical", where=node.name, what=f"does not answer at {node.address}:{node.port}: {why}",
+        next_step=f"`redisforge logs {node.name}`",
+    )  # fmt: skip
+
+
+def _shards(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    for master in facts.reachable_nodes():
+        if master.role is not Role.MASTER or not master.slots:
+            continue
+        replicas = replicas_of(facts, master.id)
+        if len(replicas) < topology.replicas:
+            yield Problem(
+                severity="warning", where=master.name,
+                what=f"has {len(replicas)} of {topology.replicas} replicas: its shard is less protected",
+                next_step="`redisforge up` attaches what is missing",
+            )  # fmt: skip
+        for replica in replicas:
+            lag = master.replication_offset - replica.replication_offset
+            if lag > _LAG_WARNING_BYTES:
+                yield Problem(
+                    severity="warning", where=replica.name, what=f"is {lag // 2**20} MB behind {master.name}",
+                    next_step="is its host or the network overloaded?",
+                )  # fmt: skip
+
+
+def _placement(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    """Shards whose nodes share a machine although the topology has more of them."""
+    machines = {node.address for node in topology.nodes}
+    if len(machines) <= topology.replicas:
+        return
+    declared = {node.name: node for node in topology.nodes}
+    members: dict[int, list[RedisNode]] = {}
+    for name, shard in actual_shards(topology, facts).items():
+        members.setdefault(shard, []).append(declared[name])
+    for shard, nodes in members.items():
+        shared = {node.address for node in nodes if sum(n.address == node.address for n in nodes) > 1}
+        for address in sorted(shared):
+            names = ", ".join(node.name for node in nodes if node.address == address)
+            yield Problem(
+                severity="warning", where=f"shard {shard + 1}", what=f"{names} share the host {address}",
+                next_step="the loss of that host would lose the shard",
+            )  # fmt: skip
+
+
+def _endpoints(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    for endpoint in facts.endpoints:
+        if endpoint.problem:
+            yield Problem(
+                severity="critical", where=f"{endpoint.name} at {endpoint.address}:{endpoint.port}",
+                what=endpoint.problem, next_step=f"`redisforge logs {endpoint.envoy}`",
+            )  # fmt: skip
+    for reason in stale_envoys(topology, facts):
+        yield Problem(
+            severity="warning", where="Envoy", what=reason,
+            next_step="Envoy refreshes its view by itself; if this stays, `redisforge logs` of that Envoy",
+        )  # fmt: skip

@@ -1,0 +1,160 @@
+"""The conditions between phases. A gate answers with the reasons why it does not hold yet; none: it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from redisforge.model.facts import Facts, NodeFacts, UnitState
+from redisforge.model.slots import SlotRange, describe, merge, subtract
+from redisforge.model.topology import Role, Topology
+from redisforge.plan.view import ALL_SLOTS, known_ids, unclaimed_slots
+
+Reasons = tuple[str, ...]
+"""Why a gate does not hold; empty: it holds."""
+
+
+def nodes_answer(topology: Topology, facts: Facts) -> Reasons:
+    """Every node that runs answers, and every Envoy's admin port does.
+
+    Nodes without a Unit of ours (init-cluster) must answer too; one that its guard holds back cannot.
+    """
+    reasons: list[str] = []
+    silent = (UnitState.ABSENT, UnitState.STOPPED, UnitState.HELD)
+    for node in topology.nodes:
+        seen, unit = facts.nodes[node.name], facts.units.get(node.name)
+        if not seen.reachable and not (facts.units and (unit is None or unit.state in silent)):
+            reasons.append(f"{node.name} ({node.address}:{node.port}): {seen.problem}")
+    for envoy in topology.envoys:
+        seen_envoy, unit = facts.envoys.get(envoy.name), facts.units.get(envoy.name)
+        if unit is None or unit.state in silent:
+            continue
+        if seen_envoy and seen_envoy.problem and not seen_envoy.version:  # with a version it answered
+            reasons.append(f"{envoy.name}: {seen_envoy.problem}")
+    return tuple(reasons)
+
+
+def slots_assigned(topology: Topology, facts: Facts) -> Reasons:
+    """Every slot has an owner in somebody's view."""
+    missing = unclaimed_slots(facts)
+    return (f"slots without an owner: {describe(missing)}",) if missing else ()
+
+
+def all_met(topology: Topology, facts: Facts) -> Reasons:
+    """Every reachable node knows every other by its real id."""
+    nodes = facts.reachable_nodes()
+    ids = {node.id: node.name for node in nodes}
+    reasons: list[str] = []
+    for node in nodes:
+        unknown = sorted(name for node_id, name in ids.items() if node_id not in known_ids(node))
+        if unknown:
+            reasons.append(f"{node.name} does not know {', '.join(unknown)} yet")
+    return tuple(reasons)
+
+
+def slots_seen(topology: Topology, facts: Facts) -> Reasons:
+    """Every reachable node sees an owner for each of the 16384 slots."""
+    reasons: list[str] = []
+    for node in facts.reachable_nodes():
+        missing = subtract(ALL_SLOTS, merge(r for ranges in _owners(node).values() for r in ranges))
+        if missing:
+            reasons.append(f"{node.name} sees no owner for slots {describe(missing)}")
+    return tuple(reasons)
+
+
+def told(topology: Topology, facts: Facts) -> Reasons:
+    """Every reachable node that was asked names every other in CLUSTER SLOTS, so that Envoy learns of all."""
+    return tuple(
+        f"{node.name} does not tell proxies of {other.name} yet" for node, other in untold(facts)
+    )
+
+
+def untold(facts: Facts) -> tuple[tuple[NodeFacts, NodeFacts], ...]:
+    """(node, other) for each node in the cluster that another one does not name in CLUSTER SLOTS."""
+    nodes = facts.reachable_nodes()
+    return tuple(
+        (node, other)
+        for node in nodes
+        if node.listed is not None
+        for other in nodes
+        if (other.slots or other.master_link_up) and (other.address, other.port) not in node.listed
+    )
+
+
+def agreed(topology: Topology, facts: Facts) -> Reasons:
+    """All nodes hold the cluster to be ok and see the same owner for each of the 16384 slots, none open."""
+    reasons = list(slots_seen(topology, facts))
+    owners: dict[str, tuple[SlotRange, ...]] | None = None
+    for node in facts.reachable_nodes():
+        view = _owners(node)
+        if node.cluster_state != "ok":
+            reasons.append(f"{node.name} reports cluster_state:{node.cluster_state}")
+        if owners is not None and view != owners:
+            reasons.append(f"{node.name} sees other slot owners than the nodes before it")
+        owners = owners or view
+        myself = node.myself
+        if myself and (myself.migrating or myself.importing):
+            slots = sorted(slot for slot, _ in (*myself.migrating, *myself.importing))
+            reasons.append(f"{node.name} has open slots: {', '.join(map(str, slots[:8]))}")
+    return tuple(reasons)
+
+
+def in_sync(topology: Topology, facts: Facts) -> Reasons:
+    """`agreed`, every declared node is a master with slots or a replica whose link is up, and none is syncing."""
+    reasons = [*nodes_answer(topology, facts), *all_met(topology, facts), *agreed(topology, facts)]
+    for node in facts.reachable_nodes():
+        if node.role is Role.MASTER and not node.slots:
+            reasons.append(f"{node.name} is a master without slots")
+        elif node.role is Role.REPLICA and not node.master_link_up:
+            reasons.append(f"{node.name} has no link to its master{' (first copy)' * node.sync_in_progress}")
+        elif node.role is Role.REPLICA and not node.replication_offset:
+            reasons.append(f"{node.name} has not heard from its master yet")
+    return tuple(reasons)
+
+
+def promoted(topology: Topology, facts: Facts) -> Reasons:
+    """Every slot belongs to a reachable master, in its own view."""
+    owned = merge(r for node in facts.reachable_nodes() if node.role is Role.MASTER for r in node.slots)
+    missing = subtract(ALL_SLOTS, owned)
+    return (f"no reachable master owns slots {describe(missing)}",) if missing else ()
+
+
+def endpoints_serve(topology: Topology, facts: Facts) -> Reasons:
+    """Every endpoint answers at every Envoy, and every Envoy sends to exactly the nodes of the cluster."""
+    reasons = [f"{e.name} at {e.address}:{e.port}: {e.problem}" for e in facts.endpoints if e.problem]
+    probed = {(e.name, e.envoy) for e in facts.endpoints}
+    for endpoint in topology.endpoints:
+        for listener in endpoint.listeners:
+            if (endpoint.name, listener.envoy) not in probed:
+                reasons.append(f"{endpoint.name} at {listener.address}:{listener.port} was not probed")
+    reasons.extend(stale_envoys(topology, facts))
+    return tuple(reasons)
+
+
+def stale_envoys(topology: Topology, facts: Facts) -> Reasons:
+    """Envoys whose list of nodes differs from the declared one."""
+    declared = {(node.address, node.port) for node in topology.nodes}
+    reasons: list[str] = []
+    for envoy in facts.envoys.values():
+        if envoy.problem:
+            reasons.append(f"{envoy.name}: {envoy.problem}")
+        elif missing := declared - set(envoy.hosts):
+            listed = ", ".join(f"{address}:{port}" for address, port in sorted(missing))
+            reasons.append(f"{envoy.name} does not send to {listed}")
+    return tuple(reasons)
+
+
+GATES: dict[str, Callable[[Topology, Facts], Reasons]] = {
+    "nodes_answer": nodes_answer,
+    "slots_assigned": slots_assigned,
+    "all_met": all_met,
+    "slots_seen": slots_seen,
+    "told": told,
+    "agreed": agreed,
+    "in_sync": in_sync,
+    "promoted": promoted,
+    "endpoints_serve": endpoints_serve,
+}
+
+
+def _owners(node: NodeFacts) -> dict[str, tuple[SlotRange, ...]]:
+    return {peer.id: merge(peer.slots) for peer in node.peers if peer.slots}

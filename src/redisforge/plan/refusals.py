@@ -1,0 +1,118 @@
+"""What formation must never touch: data, and members of a cluster that is not this one.
+
+Every check answers with an error that says what was found; the planner raises the first.
+"""
+
+from __future__ import annotations
+
+from redisforge.errors import RefusedError
+from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.slots import count, describe, merge
+from redisforge.model.topology import Role, Topology
+from redisforge.plan.view import (
+    declared_at,
+    key_total,
+    known_ids,
+    replicas_of,
+    strangers,
+    unclaimed_slots,
+)
+
+
+def refuse_if_unsafe(topology: Topology, facts: Facts) -> None:
+    """Check that bringing up `topology` over what runs cannot destroy or capture anything.
+
+    Raises:
+        RefusedError: with what was found, where, and what to do.
+    """
+    for check in (_data_outside, _foreign_members, _rival_claims, _lost_slots, _other_size):
+        check(topology, facts)
+
+
+def _data_outside(topology: Topology, facts: Facts) -> None:
+    """A node with keys that owns no slots and is in no cluster: its keys would be lost."""
+    for node in facts.reachable_nodes():
+        if node.keys and not node.slots and len(known_ids(node)) <= 1:
+            raise RefusedError(
+                f"{node.name} already holds data",
+                where=f"{node.address}:{node.port}",
+                why=f"it stores {node.keys} keys and belongs to no cluster",
+                next_step="save the keys elsewhere and empty the node (FLUSHALL), or give a different node",
+            )
+
+
+def _foreign_members(topology: Topology, facts: Facts) -> None:
+    """A node whose cluster has members that were not declared."""
+    for node in facts.reachable_nodes():
+        others = [
+            peer
+            for peer in node.peers
+            if peer.id in strangers(topology, facts)
+            and "noaddr" not in peer.flags
+            and declared_at(topology, peer.address, peer.port) is None
+        ]
+        if others:
+            listed = ", ".join(f"{peer.address}:{peer.port} ({peer.id[:8]})" for peer in others[:4])
+            raise RefusedError(
+                f"{node.name} belongs to a cluster with members that are not declared",
+                where=f"{node.address}:{node.port}",
+                why=f"it knows {len(others)} node(s) that this topology does not name: {listed}",
+                next_step="name all nodes of that cluster, or leave this node out; if it was used before and is "
+                "no longer needed, CLUSTER RESET HARD on it makes it blank",
+            )
+
+
+def _rival_claims(topology: Topology, facts: Facts) -> None:
+    """Nodes of two clusters: both own the same slots and do not know each other."""
+    masters = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
+    for index, first in enumerate(masters):
+        for second in masters[index + 1 :]:
+            if second.id not in known_ids(first) and count(merge((*first.slots, *second.slots))) < (
+                count(first.slots) + count(second.slots)
+            ):
+                raise RefusedError(
+                    f"{first.name} and {second.name} belong to different clusters",
+                    where=f"{first.address}:{first.port} and {second.address}:{second.port}",
+                    why=f"both own slots of {describe(first.slots)} / {describe(second.slots)} "
+                    "and do not know each other",
+                    next_step="bring up each cluster with its own topology",
+                )
+
+
+def _lost_slots(topology: Topology, facts: Facts) -> None:
+    """Slots in a cluster with data that nobody owns, or whose owner is gone without a replica."""
+    missing = unclaimed_slots(facts)
+    if missing and key_total(facts):
+        raise RefusedError(
+            "slots have no owner in a cluster that holds data",
+            where=f"slots {describe(missing)}",
+            why=f"{key_total(facts)} keys are stored, so this is no unfinished formation",
+            next_step="find out where these slots went (redisforge status); to give them to a node as empty, "
+            "send it CLUSTER ADDSLOTSRANGE",
+        )
+    for stranger in strangers(topology, facts).values():
+        node = declared_at(topology, stranger.address, stranger.port)
+        replaced = node is None or facts.nodes[node.name].reachable
+        if stranger.slots and replaced and not replicas_of(facts, stranger.id):
+            raise RefusedError(
+                "the data of a shard is gone",
+                where=f"slots {describe(stranger.slots)}",
+                why=f"they belong to node {stranger.id[:8]} ({stranger.address}:{stranger.port}), which no longer "
+                "exists, and no replica of it is left",
+                next_step="bring its data folder back and run `redisforge up` again, or restore a backup",
+            )
+
+
+def _other_size(topology: Topology, facts: Facts) -> None:
+    """A complete cluster with another number of masters than declared: that is scaling, not bringing up."""
+    if unclaimed_slots(facts):
+        return
+    owners = {peer.id for node in facts.reachable_nodes() for peer in node.peers if peer.slots}
+    views: list[NodeFacts] = [node for node in facts.reachable_nodes() if not node.is_blank]
+    if views and len(owners) != topology.shards:
+        raise RefusedError(
+            f"the running cluster has {len(owners)} masters with slots, {topology.shards} shards are declared",
+            where=topology.source or topology.name,
+            why="changing the number of shards of a running cluster moves slots; `up` does not do that",
+            next_step=f"declare shards: {len(owners)}",
+        )

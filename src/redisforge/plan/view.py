@@ -1,0 +1,101 @@
+"""Readings of the facts that planner, gates and diagnosis share: who owns what, who knows whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from redisforge.model.facts import Facts, NodeFacts, PeerView
+from redisforge.model.slots import SLOT_COUNT, SlotRange, merge, subtract
+from redisforge.model.topology import RedisNode, Role, Topology
+
+ALL_SLOTS = (SlotRange(0, SLOT_COUNT - 1),)
+
+
+def claimed_slots(facts: Facts) -> tuple[SlotRange, ...]:
+    """Slots that somebody owns in anybody's view, the dead included."""
+    return merge(r for node in facts.reachable_nodes() for peer in node.peers for r in peer.slots)
+
+
+def unclaimed_slots(facts: Facts) -> tuple[SlotRange, ...]:
+    """Slots without an owner in every view."""
+    return subtract(ALL_SLOTS, claimed_slots(facts))
+
+
+def served_slots(facts: Facts) -> tuple[SlotRange, ...]:
+    """Slots that a reachable master owns in its own view, in a cluster that it holds to be ok."""
+    masters = (node for node in facts.reachable_nodes() if node.role is Role.MASTER)
+    return merge(r for node in masters if node.cluster_state == "ok" for r in node.slots)
+
+
+def key_total(facts: Facts) -> int:
+    """Keys of all reachable nodes, copies included: zero only when nothing is stored anywhere."""
+    return sum(node.keys for node in facts.reachable_nodes())
+
+
+def known_ids(node: NodeFacts) -> frozenset[str]:
+    """The ids that a node knows for certain, its own included."""
+    return frozenset(peer.id for peer in node.peers if not peer.in_handshake)
+
+
+def view_of(facts: Facts, node_id: str) -> tuple[PeerView, ...]:
+    """How every reachable node sees `node_id`."""
+    return tuple(peer for node in facts.reachable_nodes() for peer in node.peers if peer.id == node_id)
+
+
+def strangers(topology: Topology, facts: Facts) -> dict[str, PeerView]:
+    """Ids that the cluster lists and that no reachable node of ours has: dead identities and foreign nodes."""
+    own = {node.id for node in facts.reachable_nodes()}
+    return {
+        peer.id: peer
+        for node in facts.reachable_nodes()
+        for peer in node.peers
+        if peer.id not in own and not peer.in_handshake
+    }
+
+
+def declared_at(topology: Topology, address: str, port: int) -> RedisNode | None:
+    """The declared node with this address, or None."""
+    return next((node for node in topology.nodes if (node.address, node.port) == (address, port)), None)
+
+
+def replicas_of(facts: Facts, master_id: str) -> tuple[NodeFacts, ...]:
+    """Reachable replicas of `master_id`, the most advanced first."""
+    found = [node for node in facts.reachable_nodes() if node.role is Role.REPLICA and node.master_id == master_id]
+    return tuple(sorted(found, key=lambda node: -node.replication_offset))
+
+
+def shard_owner(topology: Topology, facts: Facts, shard: int) -> NodeFacts | None:
+    """The reachable master that now serves the nodes declared for `shard`: an owner of slots among them, or
+    the master that one of them replicates. None while the shard has none."""
+    members = [facts.nodes[node.name] for node in topology.nodes if node.shard == shard]
+    for member in members:
+        if member.reachable and member.role is Role.MASTER and member.slots:
+            return member
+    for member in members:
+        if member.reachable and member.master_id:
+            master = facts.node_by_id(member.master_id)
+            if master and master.slots:
+                return master
+    return None
+
+
+def fewest_replicas(facts: Facts) -> NodeFacts | None:
+    """The slot owner with the fewest reachable replicas."""
+    owners = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
+    load = Counter(node.master_id for node in facts.reachable_nodes() if node.master_id)
+    return min(owners, key=lambda node: (load[node.id], node.name), default=None)
+
+
+def actual_shards(topology: Topology, facts: Facts) -> dict[str, int]:
+    """Shard number (from 0) by node name, as the running cluster has it; the declared one where unknown."""
+    shard_of = {node.name: node.shard for node in topology.nodes}
+    by_id = {
+        node.id: shard_of[node.name]
+        for node in facts.reachable_nodes()
+        if node.role is Role.MASTER and node.slots and node.name in shard_of
+    }
+    actual: dict[str, int] = {}
+    for node in topology.nodes:
+        seen = facts.nodes.get(node.name)
+        actual[node.name] = by_id.get(seen.master_id, node.shard) if seen and seen.reachable else node.shard
+    return actual

@@ -1,0 +1,1 @@
+"""Conversation with Redis: connections, observation, formation commands."""

@@ -1,0 +1,55 @@
+"""Try an endpoint the way a client would: TLS, password, and one read in every shard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import hiredis
+
+from redisforge.errors import NodeError
+from redisforge.model.facts import EndpointFacts
+from redisforge.model.topology import Endpoint, EndpointKind, Listener
+from redisforge.redis.connection import Connection, Login
+
+PROBE_PREFIX = "redisforge:probe:"
+
+
+async def probe_endpoint(
+    endpoint: Endpoint, listener: Listener, login: Login, keys: Sequence[str], timeout_s: float
+) -> EndpointFacts:
+    """Connect to one listener and read `keys` (one per shard; they need not exist). Never raises for a failure:
+    it becomes the `problem`."""
+    protocol = 3 if endpoint.protocol == "RESP3" else 2
+    problem = ""
+    try:
+        address = (listener.address, listener.port)
+        async with await Connection.open(address, login, timeout_s=timeout_s, protocol=protocol) as connection:
+            if endpoint.kind is EndpointKind.PUBSUB:
+                await connection.call("PING")
+            else:
+                replies = await connection.pipeline([("GET", key) for key in keys])
+                failed = [str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)]
+                problem = failed[0] if failed else ""
+    except NodeError as error:
+        problem = f"{error.what}: {error.why}"
+    return EndpointFacts(
+        name=endpoint.name,
+        envoy=listener.envoy,
+        address=listener.address,
+        port=listener.port,
+        protocol=endpoint.protocol,
+        user=endpoint.user,
+        problem=problem,
+    )
+
+
+async def probe_all(
+    probes: Iterable[tuple[Endpoint, Listener, Login]], keys: Sequence[str], *, timeout_s: float = 2.0
+) -> tuple[EndpointFacts, ...]:
+    """Probe all listeners at the same time."""
+    return tuple(
+        await asyncio.gather(
+            *(probe_endpoint(endpoint, listener, login, keys, timeout_s) for endpoint, listener, login in probes)
+        )
+    )

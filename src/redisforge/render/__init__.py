@@ -1,0 +1,1 @@
+"""PURE. A Topology becomes redis.conf, users.acl, envoy.yaml and connection strings."""

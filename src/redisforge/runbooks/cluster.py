@@ -1,0 +1,126 @@
+"""A cluster at hand: its topology, folder, passwords and runtime. Every verb begins by opening one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from redisforge.errors import NotFoundError, RedisForgeError
+from redisforge.fleet.runtime import ProcessRuntime, Runtime
+from redisforge.fleet.transport import LocalTransport, Transport
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.topology import Credentials, Topology, UserRole
+from redisforge.redis.connection import Login
+
+OPERATOR_CERTIFICATE = "operator"
+"""The name of the certificate with which RedisForge itself connects to nodes."""
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Everything that a runbook needs of one cluster."""
+
+    topology: Topology
+    layout: ClusterLayout
+    credentials: Credentials
+    transport: Transport
+    runtime: Runtime
+
+    def operator_login(self) -> Login:
+        """How RedisForge logs in to the nodes themselves."""
+        user = self.topology.user(UserRole.OPERATOR).name
+        return Login(
+            ca_path=self.layout.ca_certificate,
+            certificate_path=self.layout.certificate(OPERATOR_CERTIFICATE),
+            key_path=self.layout.key(OPERATOR_CERTIFICATE),
+            user=user,
+            password=self.credentials.password(user),
+        )
+
+    def user_login(self, user_name: str) -> Login:
+        """How a client logs in to an endpoint: the CA alone, no certificate of its own."""
+        password = self.credentials.password(user_name)
+        return Login(ca_path=self.layout.ca_certificate, user=user_name, password=password)
+
+    def unit_names(self) -> tuple[str, ...]:
+        """Every declared Unit: nodes, then Envoys."""
+        return (
+            *(node.name for node in self.topology.nodes),
+            *(envoy.name for envoy in self.topology.envoys),
+        )
+
+
+def home_folder(environment: Mapping[str, str]) -> Path:
+    """Where all state of this user's clusters lies: REDISFORGE_HOME, else the platform's state folder."""
+    if configured := environment.get("REDISFORGE_HOME"):
+        return Path(configured).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir("redisforge"))
+
+
+def cluster_layout(home: Path, name: str) -> ClusterLayout:
+    """The paths of the cluster called `name`."""
+    return ClusterLayout(str(home / "clusters" / name))
+
+
+def cluster_names(home: Path) -> tuple[str, ...]:
+    """The clusters that have been brought up under `home`."""
+    return tuple(sorted(path.parent.name for path in (home / "clusters").glob("*/topology.json")))
+
+
+def make_cluster(topology: Topology, layout: ClusterLayout, credentials: Credentials) -> Cluster:
+    """A Cluster of this machine."""
+    transport = LocalTransport()
+    return Cluster(topology, layout, credentials, transport, ProcessRuntime(transport, layout))
+
+
+def open_cluster(home: Path, name: str | None) -> Cluster:
+    """The cluster called `name` as its last `up` declared it; without a name, the only one there is.
+
+    Raises:
+        NotFoundError: none of that name, or several and none named.
+        SecretError: its passwords cannot be read.
+    """
+    from redisforge.security.secrets import load_credentials
+
+    names = cluster_names(home)
+    if name is None:
+        if len(names) != 1:
+            found = ", ".join(names) or "none"
+            raise NotFoundError(
+                "which cluster?" if names else "there is no cluster yet",
+                where=str(home),
+                why=f"clusters here: {found}",
+                next_step="name one with --cluster NAME" if names else "raise one with `redisforge up`",
+            )
+        name = names[0]
+    if name not in names:
+        raise NotFoundError(
+            f"no cluster called {name!r}",
+            where=str(home),
+            why=f"clusters here: {', '.join(names) or 'none'}",
+            next_step="`redisforge up` raises it; REDISFORGE_HOME selects another folder",
+        )
+    layout = cluster_layout(home, name)
+    topology = read_topology(layout)
+    return make_cluster(topology, layout, load_credentials(topology, layout))
+
+
+def read_topology(layout: ClusterLayout) -> Topology:
+    """The topology that the last `up` recorded. Raises RedisForgeError if the record cannot be read."""
+    try:
+        return msgspec.json.decode(Path(layout.topology).read_bytes(), type=Topology)
+    except (OSError, msgspec.DecodeError) as error:
+        raise RedisForgeError(
+            "the cluster's recorded topology cannot be read",
+            where=layout.topology,
+            why=str(error),
+            next_step="run `redisforge up` again where its redisforge.yaml lies; it writes the record anew",
+        ) from error
+
+
+def topology_json(topology: Topology) -> str:
+    """The topology as it is recorded and shown."""
+    return msgspec.json.format(msgspec.json.encode(topology), indent=2).decode() + "\n"

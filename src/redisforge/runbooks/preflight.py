@@ -1,0 +1,119 @@
+"""Before the first process starts: is there room, are the ports free, does the engine accept its configuration?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from redisforge.errors import ConfigError, HostError
+from redisforge.fleet.binaries import EngineBinary
+from redisforge.fleet.ports import bind_problem
+from redisforge.model.facts import Facts, UnitState
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.topology import Topology
+from redisforge.model.unit import Unit
+from redisforge.runbooks.cluster import Cluster
+
+_BYTES_PER_NODE = 16 * 1024 * 1024
+"""Logs, an empty AOF and its first rewrite; far less than data will need, and too little to even begin with."""
+_ENGINE_CHECK_TIMEOUT_S = 10.0
+
+
+def check_cluster_folder(layout: ClusterLayout) -> None:
+    """The folder can be written. Raises HostError."""
+    folder = Path(layout.folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise HostError(
+            "the cluster's folder cannot be written",
+            where=str(folder),
+            why="no permission",
+            next_step="set REDISFORGE_HOME to a folder of yours, or mend its owner",
+        )
+    folder.chmod(0o700)
+
+
+def check_space(layout: ClusterLayout, topology: Topology) -> None:
+    """There is room to start. Raises HostError."""
+    free = shutil.disk_usage(layout.folder).free
+    needed = _BYTES_PER_NODE * len(topology.nodes)
+    if free < needed:
+        raise HostError(
+            "not enough space to start",
+            where=layout.folder,
+            why=f"{free // 2**20} MB free, {needed // 2**20} MB needed for {len(topology.nodes)} nodes",
+            next_step="make room, or set REDISFORGE_HOME to a folder on another disk",
+        )
+
+
+async def check_ports(cluster: Cluster, units: Mapping[str, Unit], facts: Facts) -> None:
+    """The ports of every Unit that does not run are free. Raises HostError naming all that are not."""
+    idle = (UnitState.ABSENT, UnitState.STOPPED)
+    taken: list[str] = []
+    for unit in units.values():
+        seen = facts.units.get(unit.name)
+        if seen is None or seen.state in idle:
+            for address, port in unit.ports:
+                if problem := bind_problem(address, port):
+                    taken.append(f"{unit.name} needs {address}:{port}: {problem}{_other_cluster(cluster, port)}")
+    if taken:
+        raise HostError(
+            "ports are not free",
+            where=cluster.transport.host,
+            why="\n".join(taken),
+            next_step="stop what uses them, or declare other ports in redisforge.yaml (ports, endpoints, envoy); "
+            "`redisforge init --first-port N` writes a file with other ports",
+        )
+
+
+def _other_cluster(cluster: Cluster, port: int) -> str:
+    """Names the RedisForge cluster that declares the port, if one does."""
+    for record in Path(cluster.layout.folder).parent.glob("*/topology.json"):
+        if record.parent.name == cluster.topology.name:
+            continue
+        try:
+            topology = json.loads(record.read_text())
+            ports = {node[key] for node in topology["nodes"] for key in ("port", "bus_port")}
+            ports |= {envoy["admin_port"] for envoy in topology["envoys"]}
+            ports |= {door["port"] for endpoint in topology["endpoints"] for door in endpoint["listeners"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if port in ports:
+            return f", of the cluster {record.parent.name!r}"
+    return ""
+
+
+def check_configuration(topology: Topology, engine: EngineBinary, units: Mapping[str, Unit]) -> None:
+    """Let the engine itself read the configuration before anything is placed.
+
+    With no port at all a server reads its configuration and then ends with "Configured to not listen anywhere";
+    a mistake in a value ends it before, with the line. Raises ConfigError with the engine's own words.
+    """
+    unit = next(unit for unit in units.values() if unit.kind == "redis")
+    text = next(file.text() for file in unit.files if file.path == "redis.conf")
+    with tempfile.TemporaryDirectory(prefix="redisforge-check-") as folder:
+        path = Path(folder, "redis.conf")
+        path.touch(mode=0o600)
+        # Its own folder and ACL file are not there yet, and are not what is in question.
+        lines = [line for line in text.splitlines() if not line.startswith(("dir ", "aclfile "))]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        overrides = ("--port", "0", "--tls-port", "0", "--cluster-enabled", "no", "--dir", folder)
+        result = subprocess.run(
+            [engine.server_path, str(path), *overrides],
+            capture_output=True, text=True, errors="replace", timeout=_ENGINE_CHECK_TIMEOUT_S, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    output = result.stdout + result.stderr
+    if "FATAL CONFIG FILE ERROR" in output:
+        lines = [line for line in output.splitlines() if line.startswith(">>>") or "argument" in line.lower()]
+        complaint = output.partition("FATAL CONFIG FILE ERROR")[2].strip().splitlines()[-2:]
+        raise ConfigError(
+            f"{engine.kind} {engine.version} does not accept its configuration",
+            problems=tuple(dict.fromkeys((*complaint, *lines))),
+            next_step="mend the directive under redis_conf in redisforge.yaml"
+            + (f" ({topology.source})" if topology.source else ""),
+        )

@@ -1,0 +1,184 @@
+"""The runner: carries out one phase, waits for its gate, and hands back what it then sees."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+import msgspec
+
+from redisforge.errors import GateError, RedisForgeError, UnitError
+from redisforge.fleet.journal import Journal
+from redisforge.model.facts import Facts, UnitState
+from redisforge.model.steps import (
+    AssignSlots,
+    Forget,
+    Gate,
+    Meet,
+    Phase,
+    Promote,
+    Replicate,
+    RestartUnit,
+    SetConfigEpoch,
+    StartUnit,
+    Step,
+    StopUnit,
+)
+from redisforge.model.unit import Unit
+from redisforge.plan.gates import GATES
+from redisforge.redis import commands
+from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.observe import Observer
+
+Progress = Callable[[str], None]
+
+_POLL_FIRST_S = 0.02
+_POLL_LAST_S = 0.1
+_POLL_GROWTH = 1.25
+_LOADING_EXTENSION_S = 600.0
+"""While a node reads its data set from disk a gate waits this much longer: large data sets take minutes."""
+_CRASHES_TO_GIVE_UP = 3
+_LOG_TAIL_LINES = 12
+
+
+class Runner:
+    """Carries out phases on one cluster. `units` are the Units by name; empty when none are ours."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        observer: Observer,
+        units: Mapping[str, Unit],
+        journal: Journal,
+        progress: Progress,
+    ) -> None:
+        self._cluster = cluster
+        self._observer = observer
+        self._units = units
+        self._journal = journal
+        self._progress = progress
+        self.started: set[str] = set()
+        self.gave_slots = False
+
+    async def carry_out(self, phase: Phase, facts: Facts) -> Facts:
+        """Do the steps of `phase`, wait for its gate and return the facts that satisfied it.
+
+        Raises:
+            GateError: the gate did not hold in time; says what was missing.
+            UnitError: a Unit keeps dying.
+            RedisForgeError: a step failed.
+        """
+        began = time.monotonic()
+        self._progress(f"{phase.title} …")
+        try:
+            await self._steps(phase.steps, facts)
+            seen = await self._wait(phase.gate, phase.title)
+        except RedisForgeError as error:
+            seconds = time.monotonic() - began
+            self._journal.write(
+                "phase", what=phase.title, result=f"{type(error).__name__}: {error.what}", seconds=seconds
+            )
+            raise
+        seconds = time.monotonic() - began
+        self._journal.write("phase", what=phase.title, result="ok", seconds=seconds)
+        self._progress(f"{phase.title}: {seconds:.2f} s")
+        return seen
+
+    async def _steps(self, steps: Sequence[Step], facts: Facts) -> None:
+        """Steps of one node keep their order; different nodes go at the same time; Units start together."""
+        starts = [step for step in steps if isinstance(step, StartUnit)]
+        if starts:
+            await self._start(starts)
+        others = [step for step in steps if not isinstance(step, StartUnit)]
+        by_target = groupby(sorted(others, key=_target), key=_target)
+        sequences = [list(group) for _, group in by_target]
+        await asyncio.gather(*(self._sequence(sequence, facts) for sequence in sequences))
+
+    async def _sequence(self, steps: Sequence[Step], facts: Facts) -> None:
+        for step in steps:
+            await self._step(step, facts)
+            self._journal.write("step", what=str(step), result="ok")
+
+    async def _start(self, steps: Sequence[StartUnit]) -> None:
+        units = [self._units[step.unit] for step in steps]
+        self.started.update(unit.name for unit in units)
+        permitted = [step.unit for step in steps if step.permit_blank]
+        await self._cluster.runtime.start(units, permit_blank=permitted)
+        for step in steps:
+            self._journal.write("step", what=str(step), result="ok")
+
+    async def _step(self, step: Step, facts: Facts) -> None:
+        self.gave_slots = self.gave_slots or isinstance(step, AssignSlots)
+        if isinstance(step, RestartUnit):
+            await self._cluster.runtime.stop([step.unit])
+            await self._cluster.runtime.start([self._units[step.unit]])
+        elif isinstance(step, StopUnit):
+            await self._cluster.runtime.stop([step.unit])
+        elif not isinstance(step, StartUnit):
+            node = self._cluster.topology.node(step.node)
+            await self._observer.asker.call((node.address, node.port), *self._command(step, facts))
+
+    def _command(
+        self, step: SetConfigEpoch | AssignSlots | Meet | Replicate | Promote | Forget, facts: Facts
+    ) -> tuple[str, ...]:
+        if isinstance(step, SetConfigEpoch):
+            return commands.set_config_epoch(step.epoch)
+        if isinstance(step, AssignSlots):
+            return commands.add_slots(step.slots)
+        if isinstance(step, Meet):
+            return commands.meet(self._cluster.topology.node(step.other))
+        if isinstance(step, Replicate):
+            return commands.replicate(facts.nodes[step.master].id)
+        if isinstance(step, Promote):
+            return commands.failover(step.mode)
+        return commands.forget(step.node_id)
+
+    async def _wait(self, gate: Gate, title: str) -> Facts:
+        holds = GATES[gate.name]
+        deadline = time.monotonic() + gate.deadline_s
+        pause_s = _POLL_FIRST_S
+        facts = await self._observer.look(fresh_units=True)
+        while reasons := holds(self._cluster.topology, facts):
+            loading = any(node.loading for node in facts.nodes.values())
+            await self._fail_if_crashing(facts)
+            if time.monotonic() > deadline + (_LOADING_EXTENSION_S if loading else 0.0):
+                raise GateError(
+                    f"{title}: not reached within {gate.deadline_s:g} s",
+                    where=self._cluster.topology.name,
+                    why="\n".join(reasons[:8]),
+                    next_step="`redisforge status` shows the state, `redisforge logs` what the processes say; "
+                    "`redisforge up` goes on from here",
+                )
+            await asyncio.sleep(pause_s)
+            pause_s = min(_POLL_LAST_S, pause_s * _POLL_GROWTH)
+            facts = await self._observer.look()
+        return facts
+
+    async def _fail_if_crashing(self, facts: Facts) -> None:
+        for unit in facts.units.values():
+            crashing = unit.state is UnitState.BACKOFF or unit.restart_count >= _CRASHES_TO_GIVE_UP
+            if unit.name in self.started and crashing and unit.restart_count >= _CRASHES_TO_GIVE_UP:
+                tail = await log_tail(self._cluster, unit.name)
+                raise UnitError(
+                    f"{unit.name} does not stay up: {unit.last_exit}",
+                    where=self._cluster.runtime.log_path(unit.name),
+                    why=tail,
+                    next_step="mend the cause and run `redisforge up` again",
+                )
+
+
+async def log_tail(cluster: Cluster, unit_name: str) -> str:
+    """The last lines that a Unit wrote."""
+    text = await cluster.transport.read(cluster.runtime.log_path(unit_name)) or ""
+    return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:]) or "its log is empty"
+
+
+def _target(step: Step) -> str:
+    return step.unit if isinstance(step, StartUnit | RestartUnit | StopUnit) else step.node
+
+
+def phase_json(phase: Phase) -> str:
+    """A phase as JSON, for --dry-run --json."""
+    return msgspec.json.encode(phase).decode()

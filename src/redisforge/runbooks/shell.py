@@ -1,0 +1,42 @@
+"""`cli`: redis-cli with everything set. The password travels in the environment, never in the arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from redisforge.errors import NotFoundError
+from redisforge.fleet.binaries import cache_folder, ensure_engine
+from redisforge.model.topology import UserRole
+from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE, Cluster
+from redisforge.runbooks.connect import find_listener
+
+
+def redis_cli_command(
+    cluster: Cluster, endpoint_name: str, node_name: str | None, environment: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment of redis-cli for an endpoint, or for a node as the operator.
+
+    Raises:
+        NotFoundError: no such endpoint or node.
+        BinaryError: no redis-cli can be had.
+    """
+    layout = cluster.layout
+    extra: list[str] = []
+    if node_name is None:
+        endpoint, listener = find_listener(cluster, endpoint_name, None)
+        address, port, user = listener.address, listener.port, endpoint.user
+        if endpoint.protocol == "RESP3":
+            extra.append("-3")
+    else:
+        try:
+            node = cluster.topology.node(node_name)
+        except StopIteration:
+            names = ", ".join(node.name for node in cluster.topology.nodes)
+            raise NotFoundError(f"no node called {node_name!r}", next_step=f"the nodes are: {names}") from None
+        address, port, user = node.address, node.port, cluster.topology.user(UserRole.OPERATOR).name
+        certificate, key = layout.certificate(OPERATOR_CERTIFICATE), layout.key(OPERATOR_CERTIFICATE)
+        extra += ["--cert", certificate, "--key", key]
+    engine = ensure_engine(cluster.topology.engine, cache_folder(environment), lambda _: None, environment)
+    argv = [engine.cli_path, "-h", address, "-p", str(port), "--tls", "--cacert", layout.ca_certificate]
+    argv += ["--user", user, *extra]
+    return argv, {**environment, "REDISCLI_AUTH": cluster.credentials.password(user).reveal()}

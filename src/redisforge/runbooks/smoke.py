@@ -1,0 +1,232 @@
+"""`test-cluster`: use every endpoint as a client would, and say what fails and why it probably does.
+
+The checks use keys under a random prefix and delete them whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import hiredis
+import msgspec
+
+from redisforge.errors import RedisForgeError
+from redisforge.model.report import CheckResult, SmokeReport
+from redisforge.redis.connection import Connection, Login, Reply
+from redisforge.redis.parse import parse_info
+
+_MSET_KEYS = 64
+_PIPELINE_KEYS = 50
+_TIMEOUT_S = 5.0
+_REPLICA_PATIENCE_S = 3.0
+
+
+class Door(msgspec.Struct, frozen=True):
+    """An endpoint to test: where it is, who logs in, and in which protocol (2 or 3)."""
+
+    name: str
+    address: str
+    port: int
+    login: Login
+    protocol: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class Doors(msgspec.Struct, frozen=True):
+    """The endpoints of one test. `others` are further command endpoints (RESP3, own ones)."""
+
+    primary: Door
+    reader: Door | None = None
+    pubsub: Door | None = None
+    others: tuple[Door, ...] = ()
+
+
+class _SkippedError(Exception):
+    """The check does not apply to what is tested."""
+
+
+class _MismatchError(Exception):
+    """An answer was not the expected one."""
+
+
+class SmokeTest:
+    """One run of the checks. `run_id` makes its keys unique."""
+
+    def __init__(self, doors: Doors, run_id: str) -> None:
+        self._doors = doors
+        self._prefix = f"redisforge:test:{run_id}:"
+        self._keys: set[str] = set()
+
+    async def run(self, target: str) -> SmokeReport:
+        """Run all checks in order; one that fails does not stop the others."""
+        began = time.monotonic()
+        checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
+            ("PING", self._ping),
+            ("SET/GET", self._set_get),
+            ("MSET over many slots", self._mset),
+            ("pipeline", self._pipeline),
+            ("transaction on one hash tag", self._transaction),
+            ("pub/sub", self._pubsub),
+            ("reader endpoint", self._reader),
+            *((f"endpoint {door.name}", self._other(door)) for door in self._doors.others),
+            ("CLUSTER INFO", self._cluster_info),
+            ("server version", self._version),
+            ("clean-up", self._clean_up),
+        ]
+        results = [await _checked(name, check) for name, check in checks]
+        passed = all(result.passed for result in results)
+        seconds = round(time.monotonic() - began, 3)
+        return SmokeReport(target=target, passed=passed, seconds=seconds, checks=tuple(results))
+
+    def _key(self, name: str) -> str:
+        key = self._prefix + name
+        self._keys.add(key)
+        return key
+
+    async def _ping(self) -> str:
+        async with await _open(self._doors.primary) as connection:
+            _expect("PONG", await connection.call("PING"))
+        return str(self._doors.primary)
+
+    async def _set_get(self) -> str:
+        key = self._key("one")
+        async with await _open(self._doors.primary) as connection:
+            _expect("OK", await connection.call("SET", key, "value", "EX", 600))
+            _expect("value", await connection.call("GET", key))
+        return ""
+
+    async def _mset(self) -> str:
+        pairs = [(self._key(f"m{number}"), f"v{number}") for number in range(_MSET_KEYS)]
+        async with await _open(self._doors.primary) as connection:
+            await connection.call("MSET", *(word for pair in pairs for word in pair))
+            _expect([value for _, value in pairs], await connection.call("MGET", *(key for key, _ in pairs)))
+        return f"{_MSET_KEYS} keys"
+
+    async def _pipeline(self) -> str:
+        keys = [self._key(f"p{number}") for number in range(_PIPELINE_KEYS)]
+        async with await _open(self._doors.primary) as connection:
+            replies = await connection.pipeline([("INCR", key) for key in keys])
+        _expect([1] * len(keys), replies)
+        return f"{_PIPELINE_KEYS} commands"
+
+    async def _transaction(self) -> str:
+        first, second = self._key("{tx}a"), self._key("{tx}b")
+        async with await _open(self._doors.primary) as connection:
+            replies = await connection.pipeline(
+                [("MULTI",), ("SET", first, "1"), ("INCR", first), ("SET", second, "x"), ("EXEC",)]
+            )
+        _expect(["OK", 2, "OK"], replies[-1])
+        return ""
+
+    async def _pubsub(self) -> str:
+        if self._doors.pubsub is None:
+            raise _SkippedError("no pub/sub endpoint is known; give its topology or use the cluster's name")
+        channel = f"{self._prefix}channel"
+        async with await _open(self._doors.pubsub) as listener, await _open(self._doors.primary) as sender:
+            _expect(["subscribe", channel, 1], await listener.call("SUBSCRIBE", channel))
+            await sender.call("PUBLISH", channel, "hello")
+            _expect(["message", channel, "hello"], await listener.next_message())
+        return f"received through {self._doors.pubsub}"
+
+    async def _reader(self) -> str:
+        if self._doors.reader is None:
+            raise _SkippedError("no reader endpoint is known; give its topology or use the cluster's name")
+        key = self._key("read")
+        async with await _open(self._doors.primary) as writer, await _open(self._doors.reader) as reader:
+            await writer.call("SET", key, "seen", "EX", 600)
+            deadline = time.monotonic() + _REPLICA_PATIENCE_S
+            while (value := await reader.call("GET", key)) != "seen" and time.monotonic() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)  # replication is asynchronous: the copy may be a moment behind
+            _expect("seen", value)
+            refused = (await reader.pipeline([("SET", key, "overwritten")]))[0]
+            if not isinstance(refused, hiredis.ReplyError):
+                raise _MismatchError("a write through the reader endpoint was accepted")
+        return "reads, and refuses writes"
+
+    def _other(self, door: Door) -> Callable[[], Awaitable[str]]:
+        async def check() -> str:
+            async with await _open(door) as connection:
+                _expect("PONG", await connection.call("PING"))
+                await connection.call("GET", self._key(f"other-{door.name}"))
+            return f"{door} RESP{door.protocol}"
+
+        return check
+
+    async def _cluster_info(self) -> str:
+        async with await _open(self._doors.primary) as connection:
+            info = parse_info(str(await connection.call("CLUSTER", "INFO")))
+        state, slots = info.get("cluster_state"), info.get("cluster_slots_ok")
+        if (state, slots) != ("ok", "16384"):
+            raise _MismatchError(f"cluster_state:{state}, {slots} of 16384 slots ok")
+        return "16384 slots ok"
+
+    async def _version(self) -> str:
+        async with await _open(self._doors.primary) as connection:
+            info = parse_info(str(await connection.call("INFO", "server")))
+        name = "valkey" if "valkey_version" in info else "redis"
+        version = info.get("valkey_version") or info.get("redis_version")
+        if not version:
+            raise _MismatchError("INFO server names no version")
+        return f"{name} {version}"
+
+    async def _clean_up(self) -> str:
+        async with await _open(self._doors.primary) as connection:
+            replies = await connection.pipeline([("DEL", key) for key in sorted(self._keys)])
+        failed = [str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)]
+        if failed:
+            raise _MismatchError(f"{len(failed)} test keys could not be deleted: {failed[0]}")
+        return f"{sum(int(reply) for reply in replies)} keys deleted"
+
+
+async def _open(door: Door) -> Connection:
+    return await Connection.open((door.address, door.port), door.login, timeout_s=_TIMEOUT_S, protocol=door.protocol)
+
+
+def _expect(wanted: Reply, found: Reply) -> None:
+    if wanted != found:
+        raise _MismatchError(f"expected {str(wanted)[:120]}, got {str(found)[:200]}")
+
+
+async def _checked(name: str, check: Callable[[], Awaitable[str]]) -> CheckResult:
+    began = time.monotonic()
+    try:
+        detail, passed, skipped, cause = await check(), True, False, ""
+    except _SkippedError as reason:
+        detail, passed, skipped, cause = str(reason), True, True, ""
+    except (_MismatchError, RedisForgeError) as error:
+        why = getattr(error, "why", "") or str(error)
+        where = getattr(error, "where", "")
+        detail = f"{where}: {why}" if where else why
+        passed, skipped, cause = False, False, likely_cause(why)
+    seconds = round(time.monotonic() - began, 4)
+    return CheckResult(name=name, passed=passed, seconds=seconds, detail=detail, likely_cause=cause, skipped=skipped)
+
+
+_CAUSES = (
+    ("refused: nothing listens", "the endpoint does not run, or the port is another one: redisforge status"),
+    ("WRONGPASS", "wrong user or password for this endpoint"),
+    ("NOAUTH", "this endpoint wants a user and password: set REDIS_ACL_USER and REDIS_ACL_PASS"),
+    (
+        "NOPERM",
+        "the ACL user may not do this: another user belongs to this endpoint, or users.acl was changed",
+    ),
+    ("certificate is not accepted", "the CA file is not the one that signed the endpoint's certificate"),
+    ("no TLS connection", "one side speaks TLS and the other does not, or a proxy is in between"),
+    ("no upstream host", "Envoy knows no node for the slot: the cluster is down, or its view is stale"),
+    ("upstream failure", "the node that owns the slot does not answer: redisforge status names it"),
+    ("CLUSTERDOWN", "some slots have no living master: redisforge status names them"),
+    ("MOVED", "this is a node, not a proxy: keys of other slots live elsewhere; test the endpoint of Envoy"),
+    ("CROSSSLOT", "this is a node, not a proxy: it does not split commands over slots"),
+    ("no answer within", "the process hangs, the host is overloaded, or a firewall drops the packets"),
+    ("cluster_state:fail", "a majority of masters or some slots are missing: redisforge status"),
+    ("closed the connection", "the other side ended the connection: its log says why (redisforge logs)"),
+)
+
+
+def likely_cause(why: str) -> str:
+    """The probable reason behind an error message, with what to look at; empty if unknown."""
+    return next((cause for sign, cause in _CAUSES if sign in why), "")

@@ -1,0 +1,122 @@
+"""`status`: one look at everything, and what is wrong in words."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from redisforge.model.facts import Facts, NodeFacts, UnitState
+from redisforge.model.report import (
+    ClusterReport,
+    EndpointReport,
+    NodeReport,
+    Problem,
+    StatusReport,
+)
+from redisforge.model.slots import count, describe
+from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.plan.diagnose import diagnose
+from redisforge.plan.view import actual_shards, served_slots
+from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.observe import Observer
+
+_TIMEOUT_S = 1.5
+
+
+def status(cluster: Cluster) -> StatusReport:
+    """Observe once and report. Never fails for something that does not run: that is a problem in the report."""
+
+    async def look() -> Facts:
+        async with Observer(cluster, timeout_s=_TIMEOUT_S) as observer:
+            return await observer.look(fresh_units=True, always_probe=True)
+
+    return report(cluster.topology, asyncio.run(look()))
+
+
+def report(topology: Topology, facts: Facts) -> StatusReport:
+    """The facts as a report."""
+    problems = diagnose(topology, facts)
+    shards = actual_shards(topology, facts)
+    nodes = [_node(node, facts, shards[node.name]) for node in topology.nodes]
+    nodes.sort(key=lambda node: (node.shard, node.role != "master", node.name))
+    versions = sorted({node.version for node in facts.reachable_nodes() if node.version})
+    envoys = sorted({envoy.version for envoy in facts.envoys.values() if envoy.version})
+    return StatusReport(
+        cluster=ClusterReport(
+            name=topology.name,
+            state=_state(facts, problems),
+            slots_ok=count(served_slots(facts)),
+            engine=f"{topology.engine.kind} {', '.join(versions) or '-'}",
+            envoy=", ".join(envoys) or "-",
+        ),
+        nodes=tuple(nodes),
+        endpoints=tuple(
+            EndpointReport(
+                name=endpoint.name,
+                envoy=endpoint.envoy,
+                host=endpoint.address,
+                port=endpoint.port,
+                protocol=endpoint.protocol,
+                user=endpoint.user,
+                state=endpoint.problem or "ok",
+            )
+            for endpoint in facts.endpoints
+        ),
+        problems=problems,
+    )
+
+
+def _state(facts: Facts, problems: tuple[Problem, ...]) -> Literal["ok", "degraded", "fail", "stopped"]:
+    running = [unit for unit in facts.units.values() if unit.pid]
+    if not running and not facts.reachable_nodes():
+        return "stopped"
+    if count(served_slots(facts)) < 16384 or all(endpoint.problem for endpoint in facts.endpoints):
+        return "fail"
+    return "degraded" if problems else "ok"
+
+
+def _node(node: RedisNode, facts: Facts, shard: int) -> NodeReport:
+    seen = facts.nodes[node.name]
+    unit = facts.units.get(node.name)
+    role: Literal["master", "replica", "unknown"] = "unknown"
+    if seen.reachable:
+        role = "master" if seen.role is Role.MASTER else "replica"
+    alive = seen.reachable
+    return NodeReport(
+        id=seen.id,
+        name=node.name,
+        host=node.host,
+        address=node.address,
+        port=node.port,
+        zone=node.zone,
+        role=role,
+        shard=shard + 1,
+        slots=describe(seen.slots) if alive else "",
+        slot_count=count(seen.slots),
+        pid=(unit.pid if unit and unit.pid else seen.pid) or None,
+        version=seen.version,
+        keys=seen.keys if alive else None,
+        used_memory_bytes=seen.used_memory_bytes if alive else None,
+        max_memory_bytes=seen.max_memory_bytes if alive else None,
+        lag_bytes=_lag(seen, facts),
+        restart_count=unit.restart_count if unit else 0,
+        state=_node_state(seen, unit.state if unit else UnitState.ABSENT),
+    )
+
+
+def _lag(seen: NodeFacts, facts: Facts) -> int | None:
+    """How far a replica is behind; both offsets are read within milliseconds, so small values are noise."""
+    if not seen.reachable or seen.role is Role.MASTER:
+        return None
+    master = facts.node_by_id(seen.master_id)
+    return max(0, master.replication_offset - seen.replication_offset) if master else None
+
+
+def _node_state(seen: NodeFacts, unit: UnitState) -> str:
+    if not seen.reachable:
+        return "loading" if seen.loading else (unit.value if unit is not UnitState.RUNNING else "silent")
+    if seen.role is Role.REPLICA and not seen.master_link_up:
+        return "syncing" if seen.sync_in_progress else "no link"
+    if seen.role is Role.MASTER and not seen.slots:
+        return "no slots"
+    return "ok" if seen.cluster_state == "ok" else f"cluster {seen.cluster_state}"

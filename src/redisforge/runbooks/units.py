@@ -1,0 +1,150 @@
+"""The Units of a cluster: a Topology, the programs found and the passwords become files and command lines."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from redisforge.fleet.binaries import EngineBinary, EnvoyBinary
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.topology import Credentials, EnvoyInstance, RedisNode, Topology, UserRole
+from redisforge.model.unit import DataGuard, Unit, UnitFile
+from redisforge.render.acl import render_users_acl
+from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
+from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
+from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE
+
+_SAVE_ON_STOP_GRACE_S = 600.0
+"""Without AOF a node writes its whole data set when it is told to stop; killing it then would lose the writes
+since the last snapshot."""
+_AOF_GRACE_S = 30.0
+_ENVOY_GRACE_S = 5.0
+
+
+class Programs(msgspec.Struct, frozen=True):
+    """The programs that a cluster runs with."""
+
+    engine: EngineBinary
+    envoy: EnvoyBinary
+
+
+def build_units(
+    topology: Topology, layout: ClusterLayout, credentials: Credentials, programs: Programs
+) -> dict[str, Unit]:
+    """Every declared Unit by name: nodes first, then Envoys.
+
+    Raises:
+        ConfigError: a value that a configuration file cannot hold.
+        BinaryError: an endpoint needs a newer Envoy.
+    """
+    acl = render_users_acl(
+        topology.users,
+        {user.name: _sha256(credentials.password(user.name).reveal()) for user in topology.users},
+        programs.engine.kind,
+        programs.engine.version,
+    )
+    nodes = [_redis_unit(topology, layout, credentials, programs, node, acl) for node in topology.nodes]
+    envoys = [_envoy_unit(topology, layout, credentials, programs, envoy) for envoy in topology.envoys]
+    return {unit.name: unit for unit in (*nodes, *envoys)}
+
+
+def certificate_names(topology: Topology) -> dict[str, tuple[str, ...]]:
+    """Who needs a certificate, and the names and addresses that it must be valid for."""
+    extra = topology.tls.extra_names
+    names = {unit.name: (unit.address, unit.host, *extra) for unit in (*topology.nodes, *topology.envoys)}
+    return {**names, OPERATOR_CERTIFICATE: (OPERATOR_CERTIFICATE,)}
+
+
+def _redis_unit(
+    topology: Topology,
+    layout: ClusterLayout,
+    credentials: Credentials,
+    programs: Programs,
+    node: RedisNode,
+    acl: str,
+) -> Unit:
+    folder = layout.unit(node.name)
+    replication = topology.user(UserRole.REPLICATION).name
+    monitor = topology.user(UserRole.MONITOR).name
+    context = RedisConfContext(
+        node=node,
+        settings=topology.redis,
+        engine_kind=programs.engine.kind,
+        engine_version=programs.engine.version,
+        require_client_certificates=topology.tls.require_client_certificates,
+        data_path=f"{folder}/data",
+        ca_path=layout.ca_certificate,
+        certificate_path=layout.certificate(node.name),
+        key_path=layout.key(node.name),
+        acl_path=f"{folder}/users.acl",
+        replication_user=replication,
+        replication_password=credentials.password(replication),
+    )
+    guard = DataGuard(
+        address=node.address,
+        port=node.port,
+        data_path=context.data_path,
+        persistence=topology.redis.persistence.mode,
+        peers=tuple((peer.address, peer.port) for peer in topology.nodes if peer.name != node.name),
+        ca_path=layout.ca_certificate,
+        certificate_path=layout.certificate(node.name),
+        key_path=layout.key(node.name),
+        user=monitor,
+        password_path=f"{folder}/monitor.password",
+    )
+    return Unit(
+        name=node.name,
+        kind="redis",
+        host=node.host,
+        folder=folder,
+        argv=(programs.engine.server_path, f"{folder}/redis.conf"),
+        files=(
+            UnitFile("redis.conf", render_redis_conf(context), 0o600),
+            UnitFile("users.acl", acl, 0o600),
+            UnitFile("monitor.password", credentials.password(monitor), 0o600),
+        ),
+        ports=((node.address, node.port), (node.address, node.bus_port)),
+        stop_grace_s=_SAVE_ON_STOP_GRACE_S if topology.redis.persistence.mode == "rdb" else _AOF_GRACE_S,
+        guard=guard,
+    )
+
+
+def _envoy_unit(
+    topology: Topology,
+    layout: ClusterLayout,
+    credentials: Credentials,
+    programs: Programs,
+    envoy: EnvoyInstance,
+) -> Unit:
+    folder = layout.unit(envoy.name)
+    context = EnvoyContext(
+        topology=topology,
+        envoy=envoy,
+        folder=folder,
+        ca_path=layout.ca_certificate,
+        certificate_path=layout.certificate(envoy.name),
+        key_path=layout.key(envoy.name),
+        credentials=credentials,
+        version=programs.envoy.version,
+    )
+    listeners = [
+        listener for endpoint in topology.endpoints for listener in endpoint.listeners if listener.envoy == envoy.name
+    ]
+    return Unit(
+        name=envoy.name,
+        kind="envoy",
+        host=envoy.host,
+        folder=folder,
+        argv=envoy_argv(programs.envoy.path, folder),
+        files=render_envoy(context),
+        ports=(
+            *((listener.address, listener.port) for listener in listeners),
+            ("127.0.0.1", envoy.admin_port),
+        ),
+        stop_grace_s=_ENVOY_GRACE_S,
+    )
+
+
+def _sha256(password: str) -> str:
+    return hashlib.sha256(password.encode()).hexdigest()

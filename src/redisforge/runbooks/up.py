@@ -1,0 +1,245 @@
+"""`up`: raise what is declared, or heal what runs to what is declared.
+
+    lock → programs → passwords → certificates → preflight → observe ⇄ plan, phase by phase → smoke test
+
+Every part can be interrupted anywhere; the next `up` observes and goes on from there. A first `up` that fails
+before the cluster was formed takes back what it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from redisforge.errors import GateError, RedisForgeError, SecretError, UnhealthyError
+from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
+from redisforge.fleet.journal import Journal
+from redisforge.fleet.lock import cluster_lock
+from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.report import SmokeReport
+from redisforge.model.secret import Secret
+from redisforge.model.steps import Plan
+from redisforge.model.topology import Topology
+from redisforge.model.unit import Unit, UnitFile
+from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.predict import predict_plan
+from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, topology_json
+from redisforge.runbooks.observe import Observer
+from redisforge.runbooks.preflight import check_cluster_folder, check_configuration, check_ports, check_space
+from redisforge.runbooks.run import Progress, Runner
+from redisforge.runbooks.smoke import SmokeTest
+from redisforge.runbooks.test_cluster import cluster_doors
+from redisforge.runbooks.units import Programs, build_units, certificate_names
+
+_ROUND_LIMIT = 60
+"""More phases than any healing needs; a planner that never ends is a defect and must not spin."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator asked for."""
+
+    topology: Topology
+    passwords: Mapping[str, Secret] = {}
+    accepted_losses: frozenset[str] = frozenset()
+
+
+class Raised(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up` did. `phases` are (title, seconds); empty when nothing had to change."""
+
+    cluster: Cluster
+    programs: Programs
+    phases: tuple[tuple[str, float], ...]
+    smoke: SmokeReport
+    seconds: float
+
+
+class _Site(msgspec.Struct, frozen=True):
+    """Where `up` works. `fresh`: no Unit of this cluster has ever been placed, so there can be no data."""
+
+    cluster: Cluster
+    fresh: bool
+
+
+def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Progress) -> Raised:
+    """Bring the cluster to its declared state and test it.
+
+    Raises:
+        RedisForgeError: of the kind that says what went wrong (errors.py); what was already running still runs.
+    """
+    began = time.monotonic()
+    layout = cluster_layout(home, wanted.topology.name)
+    existed, fresh = Path(layout.folder).exists(), not Path(layout.units).exists()
+    with cluster_lock(Path(layout.lock), "up"):
+        try:
+            cluster, units, programs = _prepare(wanted, layout, environment, progress)
+            journal = Journal(Path(layout.journal), verb="up", user=getpass.getuser())
+            journal.write("begin", what=wanted.topology.name)
+            phases, smoke = asyncio.run(_converge(_Site(cluster, fresh), units, wanted, journal, progress))
+        except BaseException:
+            if not existed and not Path(layout.units).exists():
+                _take_back_folder(layout)
+            raise
+        seconds = time.monotonic() - began
+        journal.write(
+            "end",
+            what=wanted.topology.name,
+            result="ok" if smoke.passed else "smoke test failed",
+            seconds=seconds,
+        )
+    if not smoke.passed:
+        failed = [f"{check.name}: {check.detail}" for check in smoke.checks if not check.passed]
+        raise UnhealthyError(
+            "the cluster is up, but its smoke test failed",
+            where=wanted.topology.name,
+            why="\n".join(failed),
+            next_step="`redisforge test-cluster` runs it again, `redisforge status` shows the state",
+        )
+    return Raised(cluster=cluster, programs=programs, phases=phases, smoke=smoke, seconds=seconds)
+
+
+def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Progress) -> Plan:
+    """`up --dry-run`: the plan that `up` would carry out now. Nothing is started, written or kept.
+
+    Raises:
+        RedisForgeError: as `up`.
+    """
+    layout = cluster_layout(home, wanted.topology.name)
+    if not Path(layout.topology).exists():
+        nodes = {
+            node.name: NodeFacts(name=node.name, address=node.address, port=node.port, problem="does not run")
+            for node in wanted.topology.nodes
+        }
+        facts = Facts(observed_at_s=time.time(), nodes=nodes)
+        names = [unit.name for unit in (*wanted.topology.nodes, *wanted.topology.envoys)]
+        return predict_plan(wanted.topology, facts, Wishes(dict.fromkeys(names, "new")))
+    from redisforge.security.secrets import resolve_credentials
+
+    programs = _programs(wanted.topology, environment, progress)
+    credentials, _ = resolve_credentials(wanted.topology, dict(wanted.passwords), layout)
+    cluster = make_cluster(wanted.topology, layout, credentials)
+    units = build_units(wanted.topology, layout, credentials, programs)
+
+    async def look() -> Facts:
+        async with Observer(cluster, with_listing=True) as observer:
+            return await observer.look(fresh_units=True)
+
+    facts = asyncio.run(look())
+    return predict_plan(wanted.topology, facts, _wishes(wanted, units))
+
+
+def _prepare(
+    wanted: Wanted, layout: ClusterLayout, environment: Mapping[str, str], progress: Progress
+) -> tuple[Cluster, dict[str, Unit], Programs]:
+    """Programs, passwords, certificates and configuration: everything before the first process."""
+    from redisforge.security.certificates import ensure_certificates
+    from redisforge.security.secrets import changed_users, resolve_credentials
+
+    topology = wanted.topology
+    check_cluster_folder(layout)
+    if Path(layout.units).exists() and (changed := changed_users(topology, wanted.passwords, layout)):
+        raise SecretError(
+            "a password is not the one that the running cluster uses",
+            where=", ".join(changed),
+            why="changing the passwords of a running cluster is a rotation; `up` does not do that",
+            next_step=f"give the password that is stored in {layout.secrets}, or give none",
+        )
+    check_space(layout, topology)
+    with ThreadPoolExecutor(1) as aside:  # looking for programs is waiting for them: make certificates meanwhile
+        finding = aside.submit(_programs, topology, environment, progress)
+        credentials, _ = resolve_credentials(topology, dict(wanted.passwords), layout)
+        made = ensure_certificates(layout, certificate_names(topology), topology.tls, datetime.now(UTC))
+        programs = finding.result()
+    if made:
+        progress(f"certificates: {len(made)} files made in {layout.tls}")
+    units = build_units(topology, layout, credentials, programs)
+    check_configuration(topology, programs.engine, units)
+    return make_cluster(topology, layout, credentials), units, programs
+
+
+def _programs(topology: Topology, environment: Mapping[str, str], progress: Progress) -> Programs:
+    cache = cache_folder(environment)
+    with ThreadPoolExecutor(1) as aside:
+        envoy = aside.submit(
+            ensure_envoy, topology.envoy.version, topology.envoy.path, cache, progress, environment
+        )
+        engine = ensure_engine(topology.engine, cache, progress, environment)
+        return Programs(engine, envoy.result())
+
+
+def _wishes(wanted: Wanted, units: Mapping[str, Unit]) -> Wishes:
+    return Wishes({unit.name: unit.config_hash for unit in units.values()}, wanted.accepted_losses)
+
+
+async def _converge(
+    site: _Site, units: Mapping[str, Unit], wanted: Wanted, journal: Journal, progress: Progress
+) -> tuple[tuple[tuple[str, float], ...], SmokeReport]:
+    cluster = site.cluster
+    async with Observer(cluster, with_listing=True) as observer:
+        facts = await observer.look(fresh_units=True)
+        await check_ports(cluster, units, facts)
+        runner = Runner(cluster, observer, units, journal, progress)
+        try:
+            phases = await _phases(runner, cluster.topology, facts, _wishes(wanted, units), _recorder(cluster))
+        except RedisForgeError as error:
+            if site.fresh and not runner.gave_slots and not isinstance(error, GateError):
+                await _take_back(cluster, runner.started, progress)
+            raise
+        smoke = await SmokeTest(cluster_doors(cluster), secrets.token_hex(4)).run(cluster.topology.name)
+    return phases, smoke
+
+
+async def _phases(
+    runner: Runner, topology: Topology, facts: Facts, wishes: Wishes, record: Callable[[], None]
+) -> tuple[tuple[str, float], ...]:
+    done: list[tuple[str, float]] = []
+    for _ in range(_ROUND_LIMIT):
+        phase = next_phase(topology, facts, wishes)
+        if phase is None:
+            record()
+            return tuple(done)
+        record()  # before the first process starts: `down` must find what a killed `up` left
+        began = time.monotonic()
+        facts = await runner.carry_out(phase, facts)
+        done.append((phase.title, round(time.monotonic() - began, 3)))
+        wishes = msgspec.structs.replace(wishes, accepted_losses=frozenset[str]())
+    raise GateError(
+        f"no end after {_ROUND_LIMIT} phases",
+        where=topology.name,
+        why=f"the last one was: {done[-1][0]}",
+        next_step="`redisforge status` shows the state; please report this with the cluster's journal.jsonl",
+    )
+
+
+def _recorder(cluster: Cluster) -> Callable[[], None]:
+    from redisforge.fleet.transport import write_atomically
+
+    content = topology_json(cluster.topology)
+
+    def record() -> None:
+        write_atomically(Path(cluster.layout.topology), UnitFile("topology.json", content))
+
+    return record
+
+
+async def _take_back(cluster: Cluster, started: set[str], progress: Progress) -> None:
+    """After a first `up` that failed before any slot was given out: stop and delete what it started."""
+    progress("taking back what was started …")
+    await cluster.runtime.stop(sorted(started))
+    await cluster.runtime.remove(sorted(started))
+    _take_back_folder(cluster.layout)
+
+
+def _take_back_folder(layout: ClusterLayout) -> None:
+    """Delete the folder of a cluster that never came to be."""
+    import shutil
+
+    shutil.rmtree(layout.folder, ignore_errors=True)

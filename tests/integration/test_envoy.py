@@ -1,0 +1,422 @@
+"""The rendered files on a real Envoy in front of a real TLS cluster: what clients see, also when nodes die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import ssl
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+import redis.asyncio
+from cryptography import x509
+from envoy_stack import ADDRESS, CREDENTIALS, Stack, binary, free_ports, until
+
+from redisforge.envoy.admin import observe_envoy
+from redisforge.errors import NodeError
+from redisforge.model.secret import Secret
+from redisforge.model.topology import EnvoyInstance, RedisNode
+from redisforge.redis.connection import Connection, Login, ReplyError
+from redisforge.render.connect import redis_url
+from redisforge.render.envoy import EnvoyContext, envoy_argv, redis_cluster_names, render_envoy
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with Stack(tmp_path_factory.mktemp("envoy")) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    """A cluster of its own for a test that breaks something."""
+    async with Stack(tmp_path) as started:
+        yield started
+
+
+def client(stack: Stack, endpoint: str) -> Any:  # redis-py's own annotations mix sync and async
+    """redis-py with its default settings, opened from the printed URL as it is."""
+    redis_class: Any = redis.asyncio.Redis
+    return redis_class.from_url(redis_url(*stack.url_parts(endpoint)).reveal())
+
+
+def listener(stack: Stack, endpoint: str) -> tuple[str, int]:
+    _, found, _, _ = stack.url_parts(endpoint)
+    return found.address, found.port
+
+
+@pytest.mark.parametrize("endpoint", ["primary", "primary-resp3"])
+async def test_redis_py_works_with_the_printed_url(stack: Stack, endpoint: str) -> None:
+    async with client(stack, endpoint) as connected:
+        keys = {f"{endpoint}:{index}": str(index).encode() for index in range(50)}
+        assert await connected.mset(keys)
+        assert await connected.mget(list(keys)) == list(keys.values())
+        async with connected.pipeline(transaction=True) as transaction:
+            transaction.set("{tx}:a", 1).incr("{tx}:a")
+            assert await transaction.execute() == [True, 2]
+        await connected.hset(f"{endpoint}:hash", mapping={"field": "1"})
+        assert await connected.hgetall(f"{endpoint}:hash") == {b"field": b"1"}
+
+
+async def test_the_reader_reads_from_replicas_and_refuses_writes(stack: Stack) -> None:
+    await stack.endpoint_call("primary", "SET", "reader:key", "value")
+    master, replica = await stack.master_of("reader:key")
+    await stack.call(master, "WAIT", "1", "2000")
+    await until(lambda: _reads_at(stack, replica, "reader:key"), "a GET arrives at the replica")
+
+    with pytest.raises(ReplyError, match="SET failed") as refused:
+        await stack.endpoint_call("reader", "SET", "reader:key", "other")
+
+    assert refused.value.code == "NOPERM"
+
+
+async def _reads_at(stack: Stack, node: RedisNode, key: str) -> bool:
+    before = await _get_count(stack, node)
+    assert await stack.endpoint_call("reader", "GET", key) == "value"
+    return await _get_count(stack, node) == before + 1
+
+
+async def _get_count(stack: Stack, node: RedisNode) -> int:
+    statistics = await stack.call(node, "INFO", "commandstats")
+    line = next((line for line in statistics.splitlines() if line.startswith("cmdstat_get:")), "calls=0,")
+    return int(line.split("calls=")[1].split(",")[0])
+
+
+async def test_a_subscriber_receives_what_primary_publishes(stack: Stack) -> None:
+    async with await Connection.open(listener(stack, "pubsub"), stack.login("app_user"), timeout_s=5) as subscriber:
+        assert await subscriber.call("SUBSCRIBE", "news") == ["subscribe", "news", 1]
+        await stack.endpoint_call("primary", "PUBLISH", "news", "hello")
+        assert await subscriber.next_message() == ["message", "news", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("user", "password"), [("app_user", "wrong"), ("readonly_user", "readonly-secret-Xy7"), ("default", "")]
+)
+@pytest.mark.parametrize("endpoint", ["primary", "primary-resp3"])
+async def test_only_the_endpoints_user_gets_in(stack: Stack, endpoint: str, user: str, password: str) -> None:
+    login = Login(ca_path=stack.ca_path, user=user, password=Secret(password))
+    with pytest.raises(NodeError, match="failed"):
+        await Connection.open(listener(stack, endpoint), login, timeout_s=3, protocol=3 if "resp3" in endpoint else 2)
+
+
+async def test_without_a_login_nothing_is_answered(stack: Stack) -> None:
+    async with await Connection.open(listener(stack, "primary"), Login(ca_path=stack.ca_path), timeout_s=3) as stranger:
+        with pytest.raises(ReplyError) as refused:
+            await stranger.call("GET", "x")
+    assert refused.value.code == "NOAUTH"
+
+
+@pytest.mark.parametrize("endpoint", ["primary", "primary-resp3", "reader", "pubsub"])
+async def test_plain_text_is_refused(stack: Stack, endpoint: str) -> None:
+    reader, writer = await asyncio.open_connection(*listener(stack, endpoint))
+    writer.write(b"PING\r\n")
+    try:
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+    except ConnectionResetError:
+        answer = b""
+    finally:
+        writer.transport.abort()
+    assert b"PONG" not in answer
+    assert b"NOAUTH" not in answer
+
+
+async def test_the_admin_port_listens_on_loopback_only(stack: Stack) -> None:
+    port = f":{stack.envoy.admin_port:04X}"
+
+    listening = [address for address in _listening_sockets() if address.endswith(port)]
+
+    assert listening == [f"0100007F{port}"]  # 127.0.0.1 in the kernel's byte order
+
+
+def _listening_sockets() -> list[str]:
+    """Local addresses of every listening TCP socket, in the hexadecimal of proc(5); state 0A is LISTEN."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in _proc_net(name)]
+    return [fields[1] for fields in lines if fields[3] == "0A"]
+
+
+def _proc_net(name: str) -> list[str]:
+    return Path("/proc/net", name).read_text().splitlines()
+
+
+async def test_statistics_count_each_command(stack: Stack) -> None:
+    before = _upstream_gets(stack)
+    await stack.endpoint_call("primary", "GET", "statistics:key")
+    await until(lambda: _is_more(stack, before), "the GET is counted")
+
+
+def _upstream_gets(stack: Stack) -> int:
+    url = f"http://127.0.0.1:{stack.envoy.admin_port}/stats?format=json&filter=upstream_commands.get.total"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        stats = json.load(answer)["stats"]
+    return sum(stat["value"] for stat in stats if stat.get("name", "").startswith("cluster.redis_app_user."))
+
+
+async def _is_more(stack: Stack, before: int) -> bool:
+    return _upstream_gets(stack) == before + 1
+
+
+async def test_observe_envoy_reports_version_state_and_every_node(stack: Stack) -> None:
+    clusters = redis_cluster_names(stack.topology, stack.envoy.name)
+    expected = sorted((node.address, node.port) for node in stack.topology.nodes)
+
+    async def sees_all() -> bool:
+        return sorted((await observe_envoy(stack.envoy, clusters)).hosts) == expected
+
+    await until(sees_all, "Envoy knows every node")
+    facts = await observe_envoy(stack.envoy, clusters)
+    assert clusters == ("redis_app_user", "redis_readonly_user_replicas")
+    assert (facts.problem, facts.state) == ("", "LIVE")
+    assert facts.version.count(".") == 2
+
+
+async def test_observe_envoy_says_what_is_wrong() -> None:
+    port = free_ports(1)[0]
+    envoy = EnvoyInstance(name="e", host="h", address=ADDRESS, zone="z", admin_port=port)
+    facts = await observe_envoy(envoy, ("redis_app_user",))
+    assert facts.problem == f"admin port 127.0.0.1:{port}: connection refused, it does not run"
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def speak_something_else(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR what\r\n\r\n")
+        writer.close()
+
+    for behaviour, reason in ((never_answer, "no answer within 0.2 s"), (speak_something_else, "answered")):
+        server = await asyncio.start_server(behaviour, ADDRESS, port)
+        async with server:
+            facts = await observe_envoy(envoy, (), timeout_s=0.2)
+        assert reason in facts.problem
+
+
+async def test_certificates_rotate_by_rename_and_open_connections_live_on(stack: Stack) -> None:
+    async with await Connection.open(listener(stack, "primary"), stack.login("app_user"), timeout_s=5) as before:
+        new = stack.certificates.issue(stack.envoy.name)
+
+        async def serves_the_new_one() -> bool:
+            return await _served_serial(stack, "primary") == new.serial_number
+
+        await until(serves_the_new_one, "new connections get the new certificate")
+        assert await _served_serial(stack, "pubsub") == new.serial_number
+        assert await before.call("PING") == "PONG"
+
+
+async def _served_serial(stack: Stack, endpoint: str) -> int:
+    context = stack.login().ssl_context()
+    host, port = listener(stack, endpoint)
+    _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+    tls = writer.get_extra_info("ssl_object")
+    assert isinstance(tls, ssl.SSLObject)
+    certificate = tls.getpeercert(binary_form=True)
+    writer.transport.abort()
+    assert certificate is not None
+    return x509.load_der_x509_certificate(certificate).serial_number
+
+
+async def test_the_port_is_not_shared_with_a_second_envoy(stack: Stack, tmp_path: Path) -> None:
+    folder = stack.folder / stack.envoy.name
+    process = await asyncio.create_subprocess_exec(
+        *envoy_argv(binary("envoy"), str(folder)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    _, errors = await process.communicate()
+    assert process.returncode != 0
+    assert b"Address already in use" in errors
+
+
+async def test_envoy_is_live_at_once_without_any_redis(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    await stack.start_envoy()
+    try:
+        live = await until(lambda: _is_live(stack), "Envoy is live")
+        facts = await observe_envoy(stack.envoy, redis_cluster_names(stack.topology, "envoy-1"))
+        assert facts.problem == "knows no Redis node yet: no node has told it the topology"
+        assert live < 10
+    finally:
+        await stack.stop()
+
+
+async def _is_live(stack: Stack) -> bool:
+    return (await observe_envoy(stack.envoy, ())).state == "LIVE"
+
+
+async def test_connections_beyond_the_limit_are_closed_and_admin_still_answers(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, max_connections=3)
+    await stack.start_envoy()
+    held: list[Connection] = []
+    try:
+        await until(lambda: _is_live(stack), "Envoy is live")
+        for _ in range(3):
+            held.append(await Connection.open(listener(stack, "primary"), stack.login("app_user"), timeout_s=3))
+        with pytest.raises(NodeError):
+            await Connection.open(listener(stack, "reader"), stack.login("readonly_user"), timeout_s=3)
+        assert await _is_live(stack)
+        held.pop().abort()
+        await until(lambda: _opens(stack), "a place is free again")
+    finally:
+        for connection in held:
+            connection.abort()
+        await stack.stop()
+
+
+async def _opens(stack: Stack) -> bool:
+    (await Connection.open(listener(stack, "primary"), stack.login("app_user"), timeout_s=3)).abort()
+    return True
+
+
+async def test_a_killed_master_is_followed_after_its_replica_takes_over(own_stack: Stack) -> None:
+    master, replica = await own_stack.master_of("failover:key")
+    await own_stack.endpoint_call("primary", "SET", "failover:key", "before")
+    await own_stack.call(master, "WAIT", "1", "2000")
+
+    own_stack.kill(master.name)
+    await own_stack.call(replica, "CLUSTER", "FAILOVER", "FORCE")
+    await until(lambda: _is_master(own_stack, replica), "the replica is a master", 10)
+    promoted_at = time.monotonic()
+
+    async def writes() -> bool:
+        return await own_stack.endpoint_call("primary", "SET", "failover:key", "after") == "OK"
+
+    await until(writes, "primary writes to the new master", 10)
+    assert await own_stack.call(replica, "GET", "failover:key") == "after"
+    assert time.monotonic() - promoted_at < 10
+
+
+async def _is_master(stack: Stack, node: RedisNode) -> bool:
+    return "role:master" in await stack.call(node, "INFO", "replication")
+
+
+async def test_reads_go_on_when_a_replica_dies(own_stack: Stack) -> None:
+    await own_stack.endpoint_call("primary", "SET", "dead:key", "value")
+    master, replica = await own_stack.master_of("dead:key")
+    await own_stack.call(master, "WAIT", "1", "2000")
+    own_stack.kill(replica.name)
+
+    async def ten_reads() -> bool:
+        for _ in range(10):
+            await own_stack.endpoint_call("reader", "GET", "dead:key")
+        return True
+
+    await until(ten_reads, "the reader has turned to the master", 10)
+
+
+async def test_a_master_that_stalled_is_used_again_at_once(own_stack: Stack) -> None:
+    """Outlier detection must never cut off the only owner of a slot."""
+    master, _ = await own_stack.master_of("stall:key")
+    process = own_stack.processes[master.name]
+    process.send_signal(signal.SIGSTOP)
+    attempts = [own_stack.endpoint_call("primary", "GET", "stall:key") for _ in range(4)]
+    pending = [asyncio.ensure_future(attempt) for attempt in attempts]
+    _, waiting = await asyncio.wait(pending, timeout=1.0)
+    assert waiting
+    process.send_signal(signal.SIGCONT)
+    results = await asyncio.gather(*pending, return_exceptions=True)
+    assert results == [None] * 4
+
+
+UNKNOWN_TO_ENVOY = (
+    "BLPOP k 1", "BLMOVE a b LEFT LEFT 1", "BZPOPMIN k 1", "BLMPOP 1 1 k LEFT", "XREAD STREAMS k 0",
+    "XREADGROUP GROUP g c STREAMS k >", "SUBSCRIBE c", "PSUBSCRIBE c*", "SSUBSCRIBE c", "SPUBLISH c m",
+    "PUBSUB CHANNELS", "COMMAND", "DBSIZE", "WAIT 1 1", "ACL WHOAMI", "LATENCY LATEST", "MEMORY USAGE k",
+    "FUNCTION LIST", "MONITOR", "READONLY", "RESET", "MOVE k 1",
+)  # fmt: skip
+"""The list of docs/clients.md: these belong to another endpoint, or straight to a node."""
+
+
+@pytest.mark.parametrize("command", UNKNOWN_TO_ENVOY)
+@pytest.mark.parametrize("endpoint", ["primary", "primary-resp3"])
+async def test_commands_that_envoy_does_not_know(stack: Stack, endpoint: str, command: str) -> None:
+    with pytest.raises(ReplyError) as refused:
+        await stack.endpoint_call(endpoint, *command.split())
+    assert "unknown command" in refused.value.why
+
+
+MADE_KNOWN = (
+    ("SADD {@1}s x y", 2), ("SADD {@1}t y", 1), ("SINTERCARD 2 {@1}s {@1}t", 1),
+    ("ZADD {@2}z 1 a 2 b", 2), ("ZINTERCARD 2 {@2}z {@2}z", 2), ("ZMPOP 1 {@2}z MIN COUNT 2", None),
+    ("RPUSH {@3}l a b", 2), ("LMPOP 1 {@3}l LEFT COUNT 2", None),
+    ("XADD {@4}x 1-1 f v", "1-1"), ("XGROUP CREATE {@4}x g 0", "OK"), ("XINFO STREAM {@4}x", None),
+    ("XCFGSET {@4}x IDMP-DURATION 100", "OK"), ("XSETID {@4}x 2-2", "OK"),
+    ("XDELEX {@4}x IDS 1 1-1", [1]), ("XACKDEL {@4}x g IDS 1 1-1", None),
+    ("MSETEX 2 {@5}a ohmytext {@5}b mynewtext EX 100", 1), ("LCS {@5}a {@5}b LEN", 6),
+    ("EVAL_RO return(redis.call('GET',KEYS[1])) 1 {@5}a", "ohmytext"),
+    ("EXPIRETIME {@5}c", -2), ("PEXPIRETIME {@5}c", -2), ("DIGEST {@5}a", None), ("DELEX {@5}a", 1),
+    ("HSETEX {@6}h FIELDS 1 f v", 1), ("HGETEX {@6}h FIELDS 1 f", ["v"]), ("HGETDEL {@6}h FIELDS 1 f", ["v"]),
+    ("VADD {@7}v VALUES 2 1 2 e", None), ("VSIM {@7}v VALUES 2 1 2", ["e"]), ("VCARD {@7}v", 1), ("VDIM {@7}v", 2),
+    ("VEMB {@7}v e", None), ("VLINKS {@7}v e", None), ("VINFO {@7}v", None), ("VISMEMBER {@7}v e", None),
+    ("VRANDMEMBER {@7}v", "e"), ("VRANGE {@7}v - +", ["e"]), ("VSETATTR {@7}v e {}", None),
+    ("VGETATTR {@7}v e", "{}"), ("VREM {@7}v e", None), ("FCALL none 0", "ERR Function not found"),
+    ("FCALL_RO none 0", "ERR Function not found"),
+    ("EVALSHA_RO 0000000000000000000000000000000000000000 0", "NOSCRIPT"),
+)  # fmt: skip
+"""Every entry of custom_commands, with the reply where it is the same in both protocols."""
+
+
+@pytest.mark.parametrize("endpoint", ["primary", "primary-resp3"])
+async def test_commands_that_the_configuration_adds(stack: Stack, endpoint: str) -> None:
+    for command, expected in MADE_KNOWN:
+        words = command.replace("@", endpoint).split()
+        try:
+            reply = await stack.endpoint_call(endpoint, *words)
+        except ReplyError as error:
+            reply = error.why
+            assert isinstance(expected, str), f"{command}: {reply}"
+            assert reply.startswith(expected), f"{command}: {reply}"
+            continue
+        if expected is not None:
+            assert reply == expected, command
+
+
+async def test_scan_through_envoy_is_not_what_clients_expect(stack: Stack) -> None:
+    """Why docs/clients.md sends SCAN straight to the nodes: the shards' replies come back in one row."""
+    reply = await stack.endpoint_call("primary", "SCAN", "0")
+    assert len(reply) == 2 * stack.topology.shards
+
+
+async def test_envoy_accepts_what_is_rendered_for_it(tmp_path: Path) -> None:
+    """`envoy --mode validate` of every variation that the renderer has."""
+    stack = Stack(tmp_path)
+    topology = stack.topology
+    stack.certificates.issue("envoy-1")
+    variations = (
+        topology,
+        msgspec.structs.replace(topology, tls=msgspec.structs.replace(topology.tls, require_client_certificates=True)),
+        msgspec.structs.replace(
+            topology, nodes=tuple(msgspec.structs.replace(node, address="localhost") for node in topology.nodes)
+        ),
+        msgspec.structs.replace(
+            topology, nodes=tuple(msgspec.structs.replace(node, address="node.test") for node in topology.nodes)
+        ),
+    )
+    for index, variation in enumerate(variations):
+        folder = tmp_path / f"unit '{index}' é"
+        context = EnvoyContext(
+            topology=variation,
+            envoy=stack.envoy,
+            folder=str(folder),
+            ca_path=stack.ca_path,
+            certificate_path=str(stack.certificates.folder / "envoy-1.crt"),
+            key_path=str(stack.certificates.folder / "envoy-1.key"),
+            credentials=CREDENTIALS,
+        )
+        for file in render_envoy(context):
+            path = folder / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text())
+        argv = (*envoy_argv(binary("envoy"), str(folder)), "--mode", "validate")
+        process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+        _, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
