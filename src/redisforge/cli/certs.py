@@ -55,8 +55,6 @@ def _show(report: CertificatesReport) -> None:
         table.add_column(title, overflow="fold")
     for entry in report.certificates:
         state = "written" if entry.written else "kept"
-        table.add_row(
-            Path(entry.file).name, entry.subject, "\n".join(entry.names), entry.expires_at[:10], state
-        )
+        table.add_row(Path(entry.file).name, entry.subject, "\n".join(entry.names), entry.expires_at[:10], state)
     Console().print(table)
     typer.echo(f"\nFolder: {report.folder}. Clients need ca.crt only; keep every .key file private.")

@@ -120,7 +120,7 @@ def _load(path: Path | None, cluster_name: str | None) -> LoadedConfig:
 
 def _show(raised: Raised) -> None:
     from redisforge.cli.output import on_terminal
-    from redisforge.runbooks.connect import connect_text
+    from redisforge.runbooks.connect import connect_text, own_command
 
     name, smoke = raised.cluster.topology.name, raised.smoke
     if raised.phases:
@@ -131,4 +131,4 @@ def _show(raised: Raised) -> None:
         f"  {raised.programs.engine.kind} {raised.programs.engine.version}, Envoy {raised.programs.envoy.version}; "
         f"smoke test: {sum(check.passed for check in smoke.checks)} checks passed in {smoke.seconds:.2f} s"
     )
-    typer.echo(connect_text(raised.cluster, command=sys.argv[0], reveal=on_terminal()))
+    typer.echo(connect_text(raised.cluster, command=own_command(sys.argv[0]), reveal=on_terminal()))

@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 
 
 def test_cluster(
-    host: Annotated[str | None, typer.Argument(metavar="[HOST PORT]", help="An address; default: the cluster.")] = None,
-    port: Annotated[int | None, typer.Argument(metavar="", min=1, max=65535)] = None,
+    host: Annotated[str | None, typer.Argument(metavar="[HOST]", help="An address; default: the cluster.")] = None,
+    port: Annotated[int | None, typer.Argument(metavar="[PORT]", min=1, max=65535, help="Its port.")] = None,
     ca_file: Annotated[
         Path | None,
         typer.Option("--ca-file", envvar="REDIS_CA_FILE", help="The CA to trust; without it: no TLS."),

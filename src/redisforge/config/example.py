@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from redisforge.config.described import bounds_of, description_of, type_of
-from redisforge.config.schema import Declaration, HostOptions, Options
+from redisforge.config.schema import DEFAULT_ENDPOINTS, Declaration, HostOptions, Options
 from redisforge.config.yaml_lines import plain_value
 
 _WIDTH = 100
@@ -75,6 +75,7 @@ def _endpoints(endpoints: Mapping[str, Options]) -> Iterator[str]:
     for name, endpoint in endpoints.items():
         yield f"  {name}:"
         yield from (f"    {key}: {_flow(value)}" for key, value in endpoint.model_dump().items())
+    yield from (f"  {name}: null" for name in DEFAULT_ENDPOINTS if name not in endpoints)
 
 
 def _directives(directives: Mapping[str, tuple[str, ...]]) -> Iterator[str]:

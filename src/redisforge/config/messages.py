@@ -92,16 +92,16 @@ def _unknown_key_advice(name: str, siblings: list[str]) -> str:
     return f"Known here: {', '.join(siblings)}."
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, known: list[str], cutoff: float = 0.6) -> str:
     folded = name.lower().replace("_", "-")
     by_folded = {word.lower().replace("_", "-"): word for word in known}
-    found = difflib.get_close_matches(folded[:80], by_folded, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(folded[:80], by_folded, n=1, cutoff=cutoff)
     return f"Did you mean {by_folded[found[0]]}?" if found else ""
 
 
 def nearest_of(name: str, known: Iterable[str]) -> str:
-    """`Did you mean NAME?`, or nothing if no known name is near."""
-    return _nearest(name, list(known))
+    """`Did you mean NAME?`, or nothing if no known name is near. Among hundreds only a close one counts."""
+    return _nearest(name, list(known), cutoff=0.8)
 
 
 def shown(value: object) -> str:

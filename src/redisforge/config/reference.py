@@ -103,6 +103,10 @@ def json_schema() -> dict[str, Any]:
     changed: dict[str, Any] = {"$ref": "#/$defs/DefaultEndpointOptions"}
     switchable: dict[str, Any] = {"anyOf": [changed, {"type": "null"}]}
     endpoints = schema["properties"]["endpoints"]
+    # pydantic binds the options to the pattern of the names, which would bind the default endpoints as well
+    pattern, own = endpoints.pop("patternProperties").popitem()
+    endpoints["propertyNames"] = {"pattern": pattern}
+    endpoints["additionalProperties"] = own
     endpoints["properties"] = {name: changed if name == "primary" else switchable for name in DEFAULT_ENDPOINTS}
     for name, options in schema["properties"].items():
         if "$ref" in options or name in {"endpoints", "redis_conf"}:

@@ -193,11 +193,15 @@ class Keeper:
 
     def log(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        print(f"{stamp}Z keeper: {text}", flush=True)
+        with contextlib.suppress(OSError):  # a full disk must not end the keeper
+            print(f"{stamp}Z keeper: {text}", flush=True)
 
     def save(self, **changes: object) -> None:
         self.state.update(changes)
-        write_json(self.folder / "state.json", self.state)
+        try:
+            write_json(self.folder / "state.json", self.state)
+        except OSError as error:
+            self.log(f"cannot write state.json: {error.strerror}")
 
     def run(self) -> None:
         descriptor = os.open(self.folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -98,9 +98,9 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     sync_in_progress: bool = False
     loading: bool = False
     pid: int = 0
-    listed: tuple[tuple[str, int], ...] | None = None
-    """(address, port) of every node that it names in CLUSTER SLOTS, which is what proxies and clients go by; None
-    if it was not asked. A replica appears there once it has received something from its master."""
+    listed: tuple[str, ...] | None = None
+    """The id of every node that it names in CLUSTER SLOTS, which is what proxies and clients go by; None if it was
+    not asked. A replica appears there once it has received something from its master."""
     aof_ok: bool = True
     """False when the last AOF write or rewrite, or the last RDB save, failed."""
 

@@ -46,7 +46,7 @@ from redisforge.model.steps import (
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.placement import split_slots
-from redisforge.plan.refusals import refuse_if_unsafe
+from redisforge.plan.refusals import lost_identities, refuse_if_unsafe
 from redisforge.plan.view import (
     claimed_slots,
     declared_at,
@@ -82,7 +82,9 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
     """
     if wishes.config_hashes and (phase := _start_units(topology, facts, wishes)):
         return phase
-    refuse_if_unsafe(topology, facts)
+    refuse_if_unsafe(topology, facts, wishes.accepted_losses)
+    if phase := _give_lost_slots(topology, facts, wishes):
+        return phase
     makers = (_assign_slots, _introduce, _tell_slots, _replace_lost_masters, _replicate, _forget, _settle, _announce)
     for make in makers:
         if phase := make(topology, facts):
@@ -216,6 +218,26 @@ def _intended_master(topology: Topology, facts: Facts, shard: int) -> NodeFacts:
         why="none of its nodes answers as a master",
         next_step="start the nodes and run the command again",
     )
+
+
+def _give_lost_slots(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
+    """Slots whose data is gone, with the operator's consent, go to the blank node at the same address.
+
+    It takes them while it is alone, with an epoch above all others: once introduced, its claim prevails over that
+    of the dead identity, which then has no slots and is forgotten.
+    """
+    steps: list[Step] = []
+    epoch = max((node.current_epoch for node in facts.reachable_nodes()), default=0)
+    for lost in lost_identities(topology, facts):
+        node = declared_at(topology, lost.address, lost.port)
+        if node and node.name in wishes.accepted_losses and facts.nodes[node.name].is_blank:
+            epoch += 1
+            steps.append(SetConfigEpoch(node=node.name, epoch=epoch, why="its claim must be the newest"))
+            why = f"the loss of {count(lost.slots)} slots was accepted"
+            steps.append(AssignSlots(node=node.name, slots=lost.slots, why=why))
+    if not steps:
+        return None
+    return Phase(title="give out the lost slots as empty", steps=tuple(steps), gate=Gate("nodes_answer", 10.0))
 
 
 def _introduce(topology: Topology, facts: Facts) -> Phase | None:

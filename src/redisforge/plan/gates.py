@@ -76,7 +76,7 @@ def untold(facts: Facts) -> tuple[tuple[NodeFacts, NodeFacts], ...]:
         for node in nodes
         if node.listed is not None
         for other in nodes
-        if (other.slots or other.master_link_up) and (other.address, other.port) not in node.listed
+        if (other.slots or other.master_link_up) and other.id not in node.listed
     )
 
 

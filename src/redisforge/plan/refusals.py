@@ -6,9 +6,9 @@ Every check answers with an error that says what was found; the planner raises t
 from __future__ import annotations
 
 from redisforge.errors import RefusedError
-from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.facts import Facts, NodeFacts, PeerView
 from redisforge.model.slots import count, describe, merge
-from redisforge.model.topology import Role, Topology
+from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.view import (
     declared_at,
     key_total,
@@ -19,14 +19,31 @@ from redisforge.plan.view import (
 )
 
 
-def refuse_if_unsafe(topology: Topology, facts: Facts) -> None:
+def refuse_if_unsafe(topology: Topology, facts: Facts, accepted_losses: frozenset[str] = frozenset()) -> None:
     """Check that bringing up `topology` over what runs cannot destroy or capture anything.
+
+    `accepted_losses` are nodes whose lost data the operator has given up.
 
     Raises:
         RefusedError: with what was found, where, and what to do.
     """
-    for check in (_data_outside, _foreign_members, _rival_claims, _lost_slots, _other_size):
+    for check in (_data_outside, _foreign_members, _rival_claims, _unowned_slots, _other_size):
         check(topology, facts)
+    for stranger in lost_identities(topology, facts):
+        node = declared_at(topology, stranger.address, stranger.port)
+        if node is None or node.name not in accepted_losses:
+            _refuse_lost(stranger, node)
+
+
+def lost_identities(topology: Topology, facts: Facts) -> tuple[PeerView, ...]:
+    """Owners of slots that no longer exist and have no replica left: their data is gone."""
+    lost: list[PeerView] = []
+    for stranger in strangers(topology, facts).values():
+        node = declared_at(topology, stranger.address, stranger.port)
+        replaced = node is None or facts.nodes[node.name].reachable
+        if stranger.slots and replaced and not replicas_of(facts, stranger.id):
+            lost.append(stranger)
+    return tuple(lost)
 
 
 def _data_outside(topology: Topology, facts: Facts) -> None:
@@ -79,8 +96,8 @@ def _rival_claims(topology: Topology, facts: Facts) -> None:
                 )
 
 
-def _lost_slots(topology: Topology, facts: Facts) -> None:
-    """Slots in a cluster with data that nobody owns, or whose owner is gone without a replica."""
+def _unowned_slots(topology: Topology, facts: Facts) -> None:
+    """Slots that nobody owns in a cluster with data: no unfinished formation, so nothing to give out."""
     missing = unclaimed_slots(facts)
     if missing and key_total(facts):
         raise RefusedError(
@@ -90,17 +107,17 @@ def _lost_slots(topology: Topology, facts: Facts) -> None:
             next_step="find out where these slots went (redisforge status); to give them to a node as empty, "
             "send it CLUSTER ADDSLOTSRANGE",
         )
-    for stranger in strangers(topology, facts).values():
-        node = declared_at(topology, stranger.address, stranger.port)
-        replaced = node is None or facts.nodes[node.name].reachable
-        if stranger.slots and replaced and not replicas_of(facts, stranger.id):
-            raise RefusedError(
-                "the data of a shard is gone",
-                where=f"slots {describe(stranger.slots)}",
-                why=f"they belong to node {stranger.id[:8]} ({stranger.address}:{stranger.port}), which no longer "
-                "exists, and no replica of it is left",
-                next_step="bring its data folder back and run `redisforge up` again, or restore a backup",
-            )
+
+
+def _refuse_lost(stranger: PeerView, node: RedisNode | None) -> None:
+    accept = f"; to serve them as empty, `redisforge up --accept-data-loss {node.name}`" if node else ""
+    raise RefusedError(
+        "the data of a shard is gone",
+        where=f"slots {describe(stranger.slots)}",
+        why=f"they belong to node {stranger.id[:8]} ({stranger.address}:{stranger.port}), which no longer exists, "
+        "and no replica of it is left",
+        next_step=f"bring its data folder back and run `redisforge up` again{accept}",
+    )
 
 
 def _other_size(topology: Topology, facts: Facts) -> None:

@@ -121,6 +121,6 @@ def read_facts(name: str, address: tuple[str, int], replies: list[Reply]) -> Nod
     )
 
 
-def read_listing(slots: Reply) -> tuple[tuple[str, int], ...]:
-    """The nodes named in an answer to CLUSTER SLOTS: [first, last, [address, port, id, …], replica…] per range."""
-    return tuple(sorted({(str(node[0]), int(node[1])) for entry in slots for node in entry[2:]}))
+def read_listing(slots: Reply) -> tuple[str, ...]:
+    """The ids named in an answer to CLUSTER SLOTS: [first, last, [endpoint, port, id, …], replica…] per range."""
+    return tuple(sorted({str(node[2]) for entry in slots for node in entry[2:]}))

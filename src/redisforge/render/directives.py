@@ -17,7 +17,7 @@ import msgspec
 TABLES: dict[str, tuple[str, ...]] = {"redis": ("7.0", "8.0", "8.6"), "valkey": ("8.1", "9.1")}
 """The series with a table, by engine, oldest first."""
 
-_RULE = re.compile(r"(>=\s*)?(\d+)(?:\.(\d+))?(?:\.\d+)?")
+_RULE = re.compile(r"(>=\s*)?(\d{1,4})(?:\.(\d{1,4}))?(?:\.\d{1,4})?", re.ASCII)
 
 MANAGED: dict[str, str] = {
     "aclfile": "users",

@@ -81,8 +81,12 @@ def render_envoy(context: EnvoyContext) -> tuple[UnitFile, ...]:
 
 
 def envoy_argv(binary_path: str, unit_folder: str, worker_count: int = WORKER_COUNT) -> tuple[str, ...]:
-    """The command line of one Envoy. Several on one machine do not meet: hot restart, which would join them
-    through shared memory under a common base id, is off."""
+    """The command line of one Envoy; paths are absolute.
+
+    Several on one machine do not meet: hot restart, which would join them through shared memory under a common
+    base id, is off. Of the redis component only errors are logged: its one warning at start asks for a DNS
+    cache, which redirections to addresses, the only ones here, do not need.
+    """
     return (
         binary_path,
         "--config-path",
@@ -92,6 +96,8 @@ def envoy_argv(binary_path: str, unit_folder: str, worker_count: int = WORKER_CO
         str(worker_count),
         "--log-level",
         "warning",
+        "--component-log-level",
+        "redis:error",
     )
 
 

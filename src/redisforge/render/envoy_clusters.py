@@ -159,9 +159,11 @@ def _ping(*, interval_s: int, timeout_s: int, unhealthy_threshold: int) -> Value
     return {
         "interval": f"{interval_s}s",
         "timeout": f"{timeout_s}s",
-        "no_traffic_interval": f"{interval_s}s",
         "unhealthy_threshold": unhealthy_threshold,
         "healthy_threshold": 1,
+        "unhealthy_interval": Noted("0.25s", "A node that comes up is used a quarter of a second later."),
+        "no_traffic_interval": "0.25s",
+        "no_traffic_healthy_interval": f"{interval_s}s",
         "custom_health_check": {
             "name": "envoy.health_checkers.redis",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.health_checkers.redis.v3.Redis"},

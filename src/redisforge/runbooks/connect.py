@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from redisforge.errors import NotFoundError
+from redisforge.fleet.binaries import cache_folder, ensure_engine
 from redisforge.model.secret import Secret
 from redisforge.model.topology import Endpoint, Listener
 from redisforge.render.connect import connection
@@ -23,7 +27,15 @@ def endpoint_connection(
     """
     endpoint, listener = find_listener(cluster, name, envoy_name)
     password = cluster.credentials.password(endpoint.user)
-    return connection(endpoint, listener, password, cluster.layout.ca_certificate, output_format)
+    text = connection(endpoint, listener, password, cluster.layout.ca_certificate, output_format)
+    if output_format == "redis-cli" and shutil.which("redis-cli") is None:
+        return _with_program(text, redis_cli_path(cluster, os.environ))
+    return text
+
+
+def redis_cli_path(cluster: Cluster, environment: Mapping[str, str]) -> str:
+    """The redis-cli that came with the cluster's engine. Raises BinaryError if there is none."""
+    return ensure_engine(cluster.topology.engine, cache_folder(environment), lambda _: None, environment).cli_path
 
 
 def find_listener(cluster: Cluster, name: str, envoy_name: str | None) -> tuple[Endpoint, Listener]:
@@ -47,35 +59,42 @@ def find_listener(cluster: Cluster, name: str, envoy_name: str | None) -> tuple[
 
 
 def connect_text(cluster: Cluster, *, command: str, reveal: bool) -> str:
-    """What `up` prints at its end. Without `reveal` passwords are left out, since logs keep what is printed."""
-    command = shlex.quote(command)
-    select = f" --cluster {cluster.topology.name}"
-    lines = ["", f"CA file: {cluster.layout.ca_certificate}", "", "Endpoints:"]
-    width = max(len(endpoint.name) for endpoint in cluster.topology.endpoints)
-    for endpoint in cluster.topology.endpoints:
+    """What `up` prints at its end. Without `reveal` passwords are left out, since logs keep what is printed.
+
+    `command` is how the user calls this program.
+    """
+    topology = cluster.topology
+    command, select = shlex.quote(command), f"--cluster {topology.name}"
+    lines = ["", f"CA file:  {cluster.layout.ca_certificate}", "", "Endpoints:"]
+    width = max(len(endpoint.name) for endpoint in topology.endpoints)
+    for endpoint in topology.endpoints:
         for listener in endpoint.listeners:
             password = cluster.credentials.password(endpoint.user) if reveal else Secret("PASSWORD")
             url = connection(endpoint, listener, password, cluster.layout.ca_certificate, "url").reveal()
             lines.append(f"  {endpoint.name.ljust(width)}  {url}")
     if not reveal:
-        lines.append(f"  (with the password: {command} url{select} ENDPOINT)")
-    python = (
-        "import redis, subprocess; r = redis.Redis.from_url(subprocess.check_output("
-        f"{[command.strip(chr(39)), 'url', *select.split()]!r}, text=True).strip()); print(r.ping())"
-    )
+        lines.append(f"  With the password: {command} url {select} ENDPOINT")
+    python = 'import os, redis; print(redis.Redis.from_url(os.environ["REDIS_URL"]).ping())'
     lines += [
         "",
-        "redis-cli:",
-        f"  {command} cli{select}",
-        f'  eval "$({command} url{select} --format redis-cli)"',
-        "redis-py:",
-        f"  python3 -c {shlex.quote(python)}",
+        "Connect with redis-cli, or with redis-py:",
+        f"  {command} cli {select}",
+        f"  REDIS_URL=\"$({command} url {select})\" python3 -c {shlex.quote(python)}",
         "",
-        f"State: {command} status{select}     Logs: {command} logs{select}     Stop: {command} down{select}",
+        f"See it:   {command} status {select}",
+        f"Stop it:  {command} down {select}",
     ]
     return "\n".join(lines)
 
 
-def command_path(argv0: str) -> str:
-    """How to call this program again from any folder."""
-    return str(Path(argv0).resolve()) if "/" in argv0 else argv0
+def own_command(argv0: str) -> str:
+    """How to call this program again from any folder: its name if PATH finds it, else its absolute path."""
+    name = Path(argv0).name
+    found = shutil.which(name)
+    here = Path(argv0).absolute()
+    return name if found and Path(found).absolute() == here else str(here)
+
+
+def _with_program(text: Secret, program: str) -> Secret:
+    """The redis-cli line with the program's path, for machines where redis-cli is not on PATH."""
+    return Secret(text.reveal().replace("redis-cli ", shlex.quote(program) + " ", 1))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from redisforge.errors import NotFoundError
-from redisforge.fleet.binaries import cache_folder, ensure_engine
 from redisforge.model.topology import UserRole
 from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE, Cluster
-from redisforge.runbooks.connect import find_listener
+from redisforge.runbooks.connect import find_listener, redis_cli_path
 
 
 def redis_cli_command(
@@ -36,7 +35,6 @@ def redis_cli_command(
         address, port, user = node.address, node.port, cluster.topology.user(UserRole.OPERATOR).name
         certificate, key = layout.certificate(OPERATOR_CERTIFICATE), layout.key(OPERATOR_CERTIFICATE)
         extra += ["--cert", certificate, "--key", key]
-    engine = ensure_engine(cluster.topology.engine, cache_folder(environment), lambda _: None, environment)
-    argv = [engine.cli_path, "-h", address, "-p", str(port), "--tls", "--cacert", layout.ca_certificate]
+    argv = [redis_cli_path(cluster, environment), "-h", address, "-p", str(port), "--tls", "--cacert", layout.ca_certificate]
     argv += ["--user", user, *extra]
     return argv, {**environment, "REDISCLI_AUTH": cluster.credentials.password(user).reveal()}

@@ -210,7 +210,6 @@ async def _phases(
         began = time.monotonic()
         facts = await runner.carry_out(phase, facts)
         done.append((phase.title, round(time.monotonic() - began, 3)))
-        wishes = msgspec.structs.replace(wishes, accepted_losses=frozenset[str]())
     raise GateError(
         f"no end after {_ROUND_LIMIT} phases",
         where=topology.name,

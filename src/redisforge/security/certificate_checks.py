@@ -129,9 +129,7 @@ def require_valid(certificate: Certificate, path: Path, now: datetime, next_step
         what, why = "the certificate has expired", f"it was valid until {end:%Y-%m-%d %H:%M} UTC"
     elif now < begin:
         what = "the certificate is not valid yet"
-        why = (
-            f"it is valid from {begin:%Y-%m-%d %H:%M} UTC; this machine's clock says {now:%Y-%m-%d %H:%M} UTC"
-        )
+        why = f"it is valid from {begin:%Y-%m-%d %H:%M} UTC; this machine's clock says {now:%Y-%m-%d %H:%M} UTC"
         next_step = f"Check the clock. {next_step}"
     else:
         return

@@ -25,9 +25,7 @@ from redisforge.security.files import PRIVATE_MODE, tighten, write_file
 PASSWORD_BYTES = 32
 """Random bytes of a generated password: 256 bits, too many to guess from the SHA-256 in users.acl."""
 
-_HEADER = (
-    "# Passwords of this cluster, written by RedisForge. Keep this file: it is the only place that has them."
-)
+_HEADER = "# Passwords of this cluster, written by RedisForge. Keep this file: it is the only place that has them."
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -115,9 +113,7 @@ def load_credentials(topology: Topology, layout: ClusterLayout) -> Credentials:
     return _credentials(topology, entries)
 
 
-def changed_users(
-    topology: Topology, supplied: Mapping[str, Secret], layout: ClusterLayout
-) -> tuple[str, ...]:
+def changed_users(topology: Topology, supplied: Mapping[str, Secret], layout: ClusterLayout) -> tuple[str, ...]:
     """Users whose supplied password is not the stored one: a running cluster still has the stored one.
 
     Raises:
@@ -167,9 +163,7 @@ def _read(path: Path, on_notice: Callable[[str], None] | None, *, may_tighten: b
             next_step="Check the path and the permissions of the file.",
         ) from error
     if may_tighten and tighten(path) and on_notice:
-        on_notice(
-            f"{path} was open to other users; it is closed now. Change the passwords if others read it."
-        )
+        on_notice(f"{path} was open to other users; it is closed now. Change the passwords if others read it.")
     return _parse(text, path)
 
 
@@ -187,7 +181,7 @@ def _parse(text: str, path: Path) -> dict[str, Secret]:
             words = shlex.split(quoted)
         except ValueError:
             raise _damaged(path, f"line {number}: a quote is not closed") from None
-        if len(words) > 1:
+        if len(words) > 1 or quoted[:1].isspace():
             raise _damaged(path, f"line {number}: the value of {name} has blanks outside quotes")
         entries[name] = Secret("".join(words))
     return entries

@@ -89,7 +89,7 @@ def test_a_name_that_the_file_cannot_hold(name: str) -> None:
         render_users_acl([User(name, UserRole.APPLICATION)], {name: HASH}, "redis", "8.6.3")
 
 
-@pytest.mark.parametrize("password_hash", [None, "", "ab", "AB" * 32, HASH + " +@all", "secret"])
+@pytest.mark.parametrize("password_hash", [None, "", "0123", "AB" * 32, HASH + " +@all", "secret"])
 def test_a_hash_that_is_none(password_hash: str | None) -> None:
     hashes = {} if password_hash is None else {"app_user": password_hash}
     with pytest.raises(ConfigError, match="app_user") as caught:

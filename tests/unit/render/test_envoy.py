@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redisforge.errors import BinaryError
@@ -301,6 +301,7 @@ def test_a_user_without_password_is_an_error() -> None:
         render_envoy(context(credentials=Credentials({})))
 
 
+@settings(deadline=None, max_examples=30)  # each example parses a whole envoy.yaml
 @given(user=st.text(min_size=1).filter(lambda name: "\0" not in name))
 def test_any_user_name_stays_inside_the_passwords_folder(user: str) -> None:
     endpoints = (endpoint("primary", 6380, user=user),)
@@ -334,18 +335,20 @@ DOCUMENTS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_yaml_reads_back_as_it_was(document: dict[str, Any]) -> None:
     assert yaml.safe_load(to_yaml(document)) == document
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_any_string_reads_back_as_itself(text: str) -> None:
     assert yaml.safe_load(quote(text)) == text
 
 
 def test_notes_become_comments_above_what_they_explain() -> None:
-    document = {
+    document: dict[str, Any] = {
         "first": Noted({"list": [{"key": Noted(1, "about key"), "other": True}, "item"]}, "about\nfirst"),
         "empty": {},
     }

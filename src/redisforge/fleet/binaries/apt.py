@@ -141,4 +141,7 @@ class PrivateApt:
         if outcome.succeeded:
             return outcome
         is_offline = _NO_NETWORK.search(outcome.output) is not None
-        raise AptError(f"{argv[0]}: {outcome.why()}", is_offline=is_offline)
+        # apt's own warnings and errors say it; what else it prints is progress.
+        said = dict.fromkeys(line for line in outcome.output.splitlines() if line.startswith(("W: ", "E: ")))
+        why = "\n  ".join([*said][:4]) or outcome.why()
+        raise AptError(f"{argv[0]}: {why}", is_offline=is_offline)

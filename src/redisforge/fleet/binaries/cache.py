@@ -26,9 +26,12 @@ from pathlib import Path
 import msgspec
 
 from redisforge.errors import HostError
+from redisforge.fleet.binaries.versions import parse_version
 
 _BUILDING = ".building-"
+_REMOVING = ".removing-"
 _MANIFEST = "manifest.json"
+_OTHER_FOLDER = "set REDISFORGE_CACHE to a folder that this user can write"
 
 OnProgress = Callable[[str], None]
 
@@ -80,10 +83,20 @@ def read_entries(cache: Path, kind: str) -> tuple[tuple[Entry, ...], tuple[str, 
     problems: list[str] = []
     for folder in sorted(cache.glob(f"{kind}-*")):
         try:
-            entries.append(Entry(folder, msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)))
-        except (OSError, msgspec.DecodeError) as error:
+            entries.append(Entry(folder, _read_manifest(folder / _MANIFEST, kind)))
+        except (OSError, ValueError, msgspec.DecodeError) as error:
             problems.append(f"{folder} is damaged: {_MANIFEST}: {error}")
     return tuple(entries), tuple(problems)
+
+
+def _read_manifest(file: Path, kind: str) -> Manifest:
+    """Raises OSError, msgspec.DecodeError, or ValueError when it is not one of `kind`."""
+    manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
+    parse_version(manifest.version)
+    expected = {"envoy"} if kind == "envoy" else {f"{kind}-server", f"{kind}-cli"}
+    if manifest.kind != kind or manifest.programs.keys() != expected:
+        raise ValueError(f"it is not the manifest of {kind}")
+    return manifest
 
 
 def damage_of(entry: Entry) -> str:
@@ -112,13 +125,13 @@ def check_space(cache: Path, needed_bytes: int) -> None:
             "the cache folder cannot be made",
             where=str(cache),
             why=error.strerror or str(error),
-            next_step="set REDISFORGE_CACHE to a folder that this user can write",
+            next_step=_OTHER_FOLDER,
         ) from error
     if not os.access(cache, os.W_OK | os.X_OK):
         raise HostError(
             "the cache folder cannot be written",
             where=str(cache),
-            next_step="set REDISFORGE_CACHE to a folder that this user can write",
+            next_step=_OTHER_FOLDER,
         )
     if free_bytes < needed_bytes:
         raise HostError(
@@ -134,16 +147,34 @@ def fetching(cache: Path, on_progress: OnProgress) -> Generator[None]:
     """Hold the cache's lock while an entry is made; leftovers of a crash are removed once it is held.
 
     Waits for another process, however long it takes: each of its commands has a time limit.
+
+    Raises:
+        HostError: something in the cache could not be written, here or in the body.
     """
-    with (cache / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_progress(f"another redisforge is fetching into {cache}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in cache.glob(f"{_BUILDING}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
+    try:
+        with (cache / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_progress(f"another redisforge is fetching into {cache}; waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            _remove_leftovers(cache)
+            yield
+    except OSError as error:
+        raise HostError(
+            "the cache folder cannot take the download",
+            where=str(error.filename or cache),
+            why=error.strerror or str(error),
+            next_step=_OTHER_FOLDER,
+        ) from error
+
+
+def _remove_leftovers(cache: Path) -> None:
+    for leftover in cache.glob(f"{_BUILDING}*"):
+        # Moved first: a child of a killed fetch that still works in there loses its way, and ends.
+        leftover.rename(cache / f"{_REMOVING}{leftover.name}")
+    for leftover in cache.glob(f"{_REMOVING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def ensure_engine(engine: Engine, cache: Path, on_progress: OnProgress, environm
     """Find the engine that a topology asks for, or fetch it. Blocks; seconds when fetching.
 
     Order: `server_path`; PATH; the cache; the package suites. When `newest` cannot be had in its pinned
-    series, the newest that can be had is taken, and said through `on_progress`.
+    series, an older one (at least 7.0) is taken, and said through `on_progress`.
 
     Raises:
         BinaryError: an explicit path is no such engine, or none can be had; says what was tried.
@@ -119,7 +119,8 @@ class _EngineSearch:
     def _in_cache(self, rule: VersionRule) -> EngineBinary | None:
         found, problems = locate.engine_in_cache(self._kind, rule, self._cache, self._environment)
         for problem in problems:
-            self._on_progress(problem)
+            if f"cache: {problem}" not in self._tried:
+                self._on_progress(problem)
             self._tried[f"cache: {problem}"] = None
         if found is None:
             held = ", ".join(entry.manifest.version for entry in read_entries(self._cache, self._kind)[0])
@@ -154,7 +155,7 @@ class _EngineSearch:
         return None
 
     def second_best(self, *, may_fetch: bool) -> EngineBinary | None:
-        """For `newest` alone: the newest that can be had, of what RedisForge can work with at all."""
+        """For `newest` alone: an older engine that RedisForge can work with, in the same order of places."""
         if self._rule.text != NEWEST:
             return None
         rule = VersionRule(f">={OLDEST_SERIES}", parse_version(OLDEST_SERIES), is_floor=True)

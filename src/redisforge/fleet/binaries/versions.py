@@ -18,7 +18,7 @@ Version = tuple[int, ...]
 
 NEWEST = "newest"
 
-_VERSION = re.compile(r"\d+(?:\.\d+){0,2}")
+_VERSION = re.compile(r"\d{1,4}(?:\.\d{1,4}){0,2}", re.ASCII)
 _SERVER_BANNER = re.compile(r"^(\w+) server v=(\d+\.\d+\.\d+)\b", re.MULTILINE)
 _ENVOY_BANNER = re.compile(r"\bversion: [0-9a-f]+/(\d+\.\d+\.\d+)[^/\s]*/")
 _DEBIAN_VERSION = re.compile(r"(?:\d+:)?(\d+\.\d+\.\d+)")

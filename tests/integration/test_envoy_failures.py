@@ -1,0 +1,70 @@
+"""What clients of a real Envoy see when nodes die or stall; each test breaks a cluster of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from envoy_stack import Stack, until
+
+from redisforge.model.topology import RedisNode
+
+pytestmark = pytest.mark.integration
+
+
+@pytest_asyncio.fixture
+async def own_stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    async with Stack(tmp_path) as started:
+        yield started
+
+
+async def test_a_killed_master_is_followed_after_its_replica_takes_over(own_stack: Stack) -> None:
+    master, replica = await own_stack.master_of("failover:key")
+    await own_stack.endpoint_call("primary", "SET", "failover:key", "before")
+    await own_stack.call(master, "WAIT", "1", "2000")
+
+    own_stack.kill(master.name)
+    await own_stack.call(replica, "CLUSTER", "FAILOVER", "FORCE")
+    await until(lambda: _is_master(own_stack, replica), "the replica is a master", 10)
+
+    async def writes() -> bool:
+        return await own_stack.endpoint_call("primary", "SET", "failover:key", "after") == "OK"
+
+    await until(writes, "primary writes to the new master", 10)
+    assert await own_stack.call(replica, "GET", "failover:key") == "after"
+
+
+async def _is_master(stack: Stack, node: RedisNode) -> bool:
+    return "role:master" in await stack.call(node, "INFO", "replication")
+
+
+async def test_reads_go_on_when_a_replica_dies(own_stack: Stack) -> None:
+    await own_stack.endpoint_call("primary", "SET", "dead:key", "value")
+    master, replica = await own_stack.master_of("dead:key")
+    await own_stack.call(master, "WAIT", "1", "2000")
+    own_stack.kill(replica.name)
+
+    async def ten_reads() -> bool:
+        for _ in range(10):
+            await own_stack.endpoint_call("reader", "GET", "dead:key")
+        return True
+
+    await until(ten_reads, "the reader has turned to the master", 10)
+
+
+async def test_a_master_that_stalled_is_used_again_at_once(own_stack: Stack) -> None:
+    """Outlier detection must never cut off the only owner of a slot."""
+    master, _ = await own_stack.master_of("stall:key")
+    process = own_stack.processes[master.name]
+    process.send_signal(signal.SIGSTOP)
+    attempts = [own_stack.endpoint_call("primary", "GET", "stall:key") for _ in range(4)]
+    pending = [asyncio.ensure_future(attempt) for attempt in attempts]
+    _, waiting = await asyncio.wait(pending, timeout=1.0)
+    assert waiting
+    process.send_signal(signal.SIGCONT)
+    results = await asyncio.gather(*pending, return_exceptions=True)
+    assert results == [None] * 4
