@@ -9,6 +9,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -48,10 +49,8 @@ def usable(python: Path) -> bool:
 def make_environment(folder: Path, python: Path) -> None:
     """A virtual environment with pip in it, with or without ensurepip."""
     if importlib.util.find_spec("ensurepip") is not None:
-        try:
+        with contextlib.suppress(subprocess.CalledProcessError):  # Debian's half of ensurepip lacks the wheels
             venv.create(folder, with_pip=True)
-        except subprocess.CalledProcessError:
-            pass  # Debian's half of ensurepip without its wheels
         if usable(python):
             return
         shutil.rmtree(folder, ignore_errors=True)

@@ -58,7 +58,8 @@ def secrets() -> str:
 
 def foreign_places() -> str:
     """No registry's host name and no path of one machine in the repository."""
-    hosts = re.compile(r"\b(files\.pythonhosted|pypi|deb\.debian|security\.debian|registry\.npmjs)\.(org|python\.org)\b")
+    names = ("files.pythonhosted", "pypi", "pypi.python", "deb.debian", "security.debian", "registry.npmjs")
+    hosts = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\.org\b")
     paths = re.compile(r"(?<![\w.-])/(?:work|farm|home/\w+)/[a-z.]")
     found: list[str] = []
     for name in tracked_files():

@@ -1,20 +1,20 @@
 """Six real Redis processes with TLS and one real Envoy in front, on free loopback ports, for the Envoy tests.
 
 Formation here is the shortest that works (it is the runbooks' job elsewhere); every wait is a condition with
-a deadline. `REDISFORGE_TEST_SERVER`, `_CLI` and `_ENVOY` name binaries; without them PATH decides.
+a deadline. `REDISFORGE_TEST_SERVER`, `_CLI` and `_ENVOY` name other binaries than those that RedisForge finds or
+fetches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import random
-import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 from envoy_certificates import ADDRESS, Certificates
 
+from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.model.secret import Secret
 from redisforge.model.topology import (
     Credentials,
@@ -55,14 +56,17 @@ user readonly_user on {readonly} ~* &* +@read +@connection +@pubsub -@dangerous 
 DISCOVERY = "+cluster|slots +cluster|nodes +cluster|info +cluster|keyslot +cluster|shards +info +readonly"
 
 
+@functools.cache
 def binary(name: str) -> str:
-    """The path of redis-server, redis-cli or envoy for these tests."""
+    """The path of redis-server, redis-cli or envoy for these tests; fetched into the cache when need be."""
     variable = "REDISFORGE_TEST_" + {"redis-server": "SERVER", "redis-cli": "CLI"}.get(name, name.upper())
-    beside_python = Path(sys.executable).parent / name
-    found = os.environ.get(variable) or shutil.which(name) or (beside_python.exists() and str(beside_python))
-    if not found:
-        raise FileNotFoundError(f"{name} is not on PATH; set {variable}")
-    return str(found)
+    if path := os.environ.get(variable):
+        return path
+    cache = cache_folder(os.environ)
+    if name == "envoy":
+        return ensure_envoy(">=1.40", "", cache, print, os.environ).path
+    engine = ensure_engine(Engine(version=">=8.6"), cache, print, os.environ)
+    return engine.server_path if name == "redis-server" else engine.cli_path
 
 
 def free_ports(count: int) -> list[int]:

@@ -70,7 +70,7 @@ def test_the_printed_command_lines_work_as_they_are(shared: Cluster, tmp_path: P
     lines = run("redisforge up").splitlines()
     redis_cli = next(line for line in lines if " cli --cluster" in line and "PASSWORD" not in line)
     redis_py = next(line for line in lines if "python3 -c" in line)
-    status = next(line for line in lines if " status --cluster" in line).partition(":")[2].partition("   ")[0]
+    status = next(line for line in lines if " status --cluster" in line).partition(":")[2].strip().partition("   ")[0]
 
     assert run(f"{redis_cli} PING").strip() == "PONG"
     assert run(redis_py).strip() == "True"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from redisforge.cli.output import print_json, print_table
+
 if TYPE_CHECKING:
     from redisforge.runbooks.generate_certs import CertificatesReport
 
@@ -39,22 +41,21 @@ def generate_certs(
 
     report = run(folder, name or (), san or (), days, datetime.now(UTC))
     if as_json:
-        import msgspec
-
-        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        print_json(report)
     else:
         _show(report)
 
 
 def _show(report: CertificatesReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("file", "subject", "names", "expires", ""):
-        table.add_column(title, overflow="fold")
-    for entry in report.certificates:
-        state = "written" if entry.written else "kept"
-        table.add_row(Path(entry.file).name, entry.subject, "\n".join(entry.names), entry.expires_at[:10], state)
-    Console().print(table)
+    rows = [
+        (
+            Path(entry.file).name,
+            entry.subject,
+            " ".join(entry.names),
+            entry.expires_at[:10],
+            "written" if entry.written else "kept",
+        )
+        for entry in report.certificates
+    ]
+    print_table(("file", "subject", "names", "expires", "state"), rows)
     typer.echo(f"\nFolder: {report.folder}. Clients need ca.crt only; keep every .key file private.")

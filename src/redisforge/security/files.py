@@ -39,10 +39,14 @@ def write_file(path: Path, content: bytes, mode: int, *, replace: bool = True) -
         raise HostError(
             "cannot write a file",
             where=str(path),
-            why=error.strerror or str(error),
-            next_step="Check the permissions and the free space of the folder.",
+            why="a file is where the folder should be" if _is_in_the_way(error) else error.strerror or str(error),
+            next_step="Check the path, its permissions and the free space.",
         ) from error
     return True
+
+
+def _is_in_the_way(error: OSError) -> bool:
+    return isinstance(error, FileExistsError | NotADirectoryError)
 
 
 def _write_synced(path: Path, content: bytes, mode: int) -> None:

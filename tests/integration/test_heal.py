@@ -1,0 +1,171 @@
+"""What dies comes back: by its keeper, or by the next `up`, with the data and without a second cluster."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_tool import NODE_NAMES, Cluster, is_alive, kill, until
+from conftest import MakeCluster
+
+pytestmark = pytest.mark.integration
+
+KILLS_IN_A_ROW = 4
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for the tests after which it is whole again by itself."""
+    made = Cluster(tmp_path_factory.mktemp("heal"))
+    try:
+        made.up()
+        yield made
+    finally:
+        made.close()
+
+
+def ids_of(cluster: Cluster) -> dict[str, str]:
+    """Node ids by name, as the nodes themselves say."""
+    return {name: node["id"] for name, node in cluster.nodes().items()}
+
+
+def assert_one_cluster(cluster: Cluster) -> None:
+    """All nodes list the same six ids, and each slot has one owner on which all agree."""
+    views: set[frozenset[str]] = set()
+    owners: set[tuple[str, ...]] = set()
+    for name in NODE_NAMES:
+        with cluster.node_client(name) as client:
+            table = client.execute_command("CLUSTER NODES")
+            info = client.execute_command("CLUSTER INFO")
+        assert (info["cluster_known_nodes"], info["cluster_slots_assigned"], info["cluster_state"]) == (
+            "6", "16384", "ok",
+        )  # fmt: skip
+        views.add(frozenset(entry["node_id"] for entry in table.values()))
+        owners.add(tuple(sorted(f"{entry['node_id']}:{entry['slots']}" for entry in table.values() if entry["slots"])))
+    assert len(views) == 1, views
+    assert len(owners) == 1, owners
+    assert cluster.is_healthy()
+
+
+@pytest.mark.parametrize("which", ["master", "replica", "envoy"])
+def test_a_killed_process_is_started_again_by_its_keeper(cluster: Cluster, which: str) -> None:
+    keys = cluster.write_keys(prefix=f"kill-{which}")
+    cluster.await_copies()
+    unit = "envoy-1" if which == "envoy" else cluster.pair()[which == "replica"]
+    old, keeper = cluster.pid(unit), cluster.keeper_pid(unit)
+
+    kill(old)
+
+    cluster.await_restart(unit, old)
+    cluster.await_health()
+    assert cluster.keeper_pid(unit) == keeper
+    assert "SIGKILL" in cluster.state(unit)["last_exit"]
+    assert cluster.read_keys(keys) == keys
+    assert cluster.up() == []
+
+
+@pytest.mark.parametrize("unit", ["redis-1", "envoy-1"])
+def test_a_process_without_its_keeper_is_shown_and_adopted(cluster: Cluster, unit: str) -> None:
+    process, keeper = cluster.pid(unit), cluster.keeper_pid(unit)
+    kill(keeper)
+    assert is_alive(process)
+    assert f"{unit}: runs without its keeper: nothing would restart it" in cluster.problems()
+    assert cluster.run("status", "--check").status == 13
+
+    phases = cluster.up()
+
+    assert phases
+    assert cluster.pid(unit) == process
+    assert cluster.keeper_pid(unit) != keeper
+    assert cluster.is_healthy()
+    kill(process)  # an adopted process, too, is started again
+    cluster.await_restart(unit, process)
+    cluster.await_health()
+
+
+def test_everything_killed_at_once_comes_back_with_the_data(cluster: Cluster) -> None:
+    keys, ids = cluster.write_keys(500, prefix="all"), ids_of(cluster)
+    cluster.await_copies()
+    cluster.kill_everything()
+    assert cluster.status()["cluster"]["state"] == "stopped"
+
+    cluster.up()
+
+    assert ids_of(cluster) == ids
+    assert cluster.read_keys(keys) == keys
+    assert_one_cluster(cluster)
+
+
+def test_up_killed_while_it_heals_is_finished_by_the_next(cluster: Cluster) -> None:
+    keys, ids = cluster.write_keys(200, prefix="healing"), ids_of(cluster)
+    for _ in range(KILLS_IN_A_ROW):
+        cluster.kill_everything()
+        kill_up_after(cluster, random.uniform(0.3, 3.0))
+
+    cluster.up()
+
+    assert ids_of(cluster) == ids
+    assert cluster.read_keys(keys) == keys
+    assert_one_cluster(cluster)
+
+
+def test_a_failover_is_no_drift(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    with cluster.node_client(replica) as client:
+        client.execute_command("CLUSTER FAILOVER")
+    until(lambda: replica in cluster.masters(), f"{replica} is master")
+    cluster.await_health()
+    pids = cluster.pids()
+
+    assert cluster.up() == []
+    assert cluster.pids() == pids
+    assert replica in cluster.masters()
+    assert master not in cluster.masters()
+
+
+def kill_up_after(cluster: Cluster, seconds: float) -> None:
+    """Start `up` and kill its process, and only that, at a moment that no step decides."""
+    with cluster.start("up") as process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+
+
+def kill_up_at(cluster: Cluster, line_count: int) -> int:
+    """Start `up` and kill its process when its journal has `line_count` lines; returns how it ended."""
+    journal = Path(cluster.path / "journal.jsonl")
+    with cluster.start("up") as process:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if journal.exists() and journal.read_bytes().count(b"\n") >= line_count:
+                process.send_signal(signal.SIGKILL)
+                break
+        return process.wait(60)
+
+
+@pytest.mark.parametrize("line_count", [1, 8, 10, 13, 20, 30, 40])
+def test_a_first_up_killed_after_any_step_is_finished_by_the_next(make_cluster: MakeCluster, line_count: int) -> None:
+    cluster = make_cluster()
+
+    assert kill_up_at(cluster, line_count) == -signal.SIGKILL
+
+    cluster.up()
+    assert_one_cluster(cluster)
+    assert cluster.up() == []
+
+
+def test_a_first_up_killed_again_and_again_ends_in_one_cluster(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    for _ in range(KILLS_IN_A_ROW):
+        kill_up_after(cluster, random.uniform(0.2, 3.0))
+
+    cluster.up()
+
+    assert_one_cluster(cluster)
+    assert cluster.up() == []
