@@ -6,12 +6,23 @@ The reference page, the JSON Schema and the commented example are generated from
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic import model_validator as validates
 
-from redisforge.config import values
+from redisforge.config.kinds import (
+    Address,
+    CertificateName,
+    DirectiveName,
+    DirectiveValues,
+    FilePath,
+    HostName,
+    MemorySize,
+    Name,
+    UserName,
+    Version,
+)
 
 EvictionPolicy = Literal[
     "noeviction",
@@ -24,53 +35,6 @@ EvictionPolicy = Literal[
     "volatile-lrm",
     "volatile-random",
     "volatile-ttl",
-]
-
-_TEXT_OR_NUMBER = ["string", "number"]
-_SIMPLE = {"type": ["string", "number", "boolean"]}
-
-Name = Annotated[
-    str,
-    AfterValidator(values.matching(values.NAME_PATTERN, "at most 31 lower-case letters, digits and hyphens")),
-    WithJsonSchema({"type": "string", "pattern": values.NAME_PATTERN}),
-]
-HostName = Annotated[
-    str,
-    BeforeValidator(values.as_written),
-    AfterValidator(values.matching(values.HOST_NAME_PATTERN, "at most 63 letters, digits, '.', '_' and '-'")),
-    WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.HOST_NAME_PATTERN}),
-]
-UserName = Annotated[
-    str,
-    AfterValidator(values.matching(values.USER_NAME_PATTERN, "at most 63 letters, digits, '.', '_' and '-'")),
-    WithJsonSchema({"type": "string", "pattern": values.USER_NAME_PATTERN}),
-]
-Version = Annotated[
-    str,
-    BeforeValidator(values.as_written),
-    AfterValidator(
-        values.matching(values.VERSION_PATTERN, '"newest", a series such as "8.6", or a floor such as ">=8.2"')
-    ),
-    WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.VERSION_PATTERN}),
-]
-MemorySize = Annotated[
-    str,
-    BeforeValidator(values.as_written),
-    AfterValidator(values.check_memory),
-    WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.SIZE_PATTERN}),
-]
-Address = Annotated[str, AfterValidator(values.loopback_address)]
-CertificateName = Annotated[str, AfterValidator(values.check_certificate_name)]
-FilePath = Annotated[str, AfterValidator(values.check_path)]
-DirectiveName = Annotated[
-    str,
-    AfterValidator(values.matching(values.DIRECTIVE_PATTERN, "the name of a redis.conf directive")),
-    WithJsonSchema({"type": "string", "pattern": values.DIRECTIVE_PATTERN}),
-]
-DirectiveValues = Annotated[
-    tuple[str, ...],
-    BeforeValidator(values.directive_values),
-    WithJsonSchema({"anyOf": [_SIMPLE, {"type": "array", "items": _SIMPLE, "minItems": 1}]}),
 ]
 
 

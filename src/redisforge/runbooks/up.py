@@ -124,7 +124,7 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
     from redisforge.security.secrets import resolve_credentials
 
     programs = _programs(wanted.topology, environment, progress)
-    credentials, _ = resolve_credentials(wanted.topology, dict(wanted.passwords), layout)
+    credentials, _ = resolve_credentials(wanted.topology, wanted.passwords, layout, store=False)
     cluster = make_cluster(wanted.topology, layout, credentials)
     units = build_units(wanted.topology, layout, credentials, programs)
 
@@ -155,7 +155,7 @@ def _prepare(
     check_space(layout, topology)
     with ThreadPoolExecutor(1) as aside:  # looking for programs is waiting for them: make certificates meanwhile
         finding = aside.submit(_programs, topology, environment, progress)
-        credentials, _ = resolve_credentials(topology, dict(wanted.passwords), layout)
+        credentials, _ = resolve_credentials(topology, wanted.passwords, layout, on_notice=progress)
         made = ensure_certificates(layout, certificate_names(topology), topology.tls, datetime.now(UTC))
         programs = finding.result()
     if made:
