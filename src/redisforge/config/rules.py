@@ -69,7 +69,8 @@ def _engine(declaration: Declaration) -> Iterator[BrokenRule]:
     engine = declaration.engine
     oldest = OLDEST_VERSION[engine.kind]
     numbers = version_numbers(engine.version)
-    if numbers and numbers < oldest:
+    is_harmless = engine.kind == "valkey" and engine.version.startswith(">=")  # no older valkey exists
+    if numbers and numbers < oldest and not is_harmless:
         floor = ".".join(str(number) for number in oldest)
         what = f"{engine.kind} {engine.version} is older than {floor}, the oldest that RedisForge works with"
         yield BrokenRule((("engine", "version"),), what, f'Ask for ">={floor}" or "newest".')

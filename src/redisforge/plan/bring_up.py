@@ -51,6 +51,7 @@ from redisforge.plan.view import (
     claimed_slots,
     declared_at,
     fewest_replicas,
+    is_connected,
     key_total,
     known_ids,
     replicas_of,
@@ -247,15 +248,16 @@ def _introduce(topology: Topology, facts: Facts) -> Phase | None:
         (first.name, second.name)
         for index, first in enumerate(reachable)
         for second in reachable[index + 1 :]
-        if seen[second.name].id not in known_ids(seen[first.name])
-        or seen[first.name].id not in known_ids(seen[second.name])
+        if not is_connected(seen[first.name], seen[second.name])
+        or not is_connected(seen[second.name], seen[first.name])
     ]
     if not pairs:
         return None
     if len(reachable) > MEET_ALL_PAIRS_UP_TO:
         hub = reachable[0].name
         pairs = [(hub, other.name) for other in reachable[1:] if (hub, other.name) in set(pairs)] or pairs
-    steps = tuple(Meet(node=first, other=second, why="they do not know each other") for first, second in pairs)
+    why = "they do not know, or do not reach, each other"
+    steps = tuple(Meet(node=first, other=second, why=why) for first, second in pairs)
     return Phase(title="introduce the nodes", steps=steps, gate=Gate("all_met", 20.0 + len(reachable) / 10))
 
 

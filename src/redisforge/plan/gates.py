@@ -7,7 +7,7 @@ from collections.abc import Callable
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import SlotRange, describe, merge, subtract
 from redisforge.model.topology import Role, Topology
-from redisforge.plan.view import ALL_SLOTS, known_ids, unclaimed_slots
+from redisforge.plan.view import ALL_SLOTS, is_connected, unclaimed_slots
 
 Reasons = tuple[str, ...]
 """Why a gate does not hold; empty: it holds."""
@@ -40,12 +40,11 @@ def slots_assigned(topology: Topology, facts: Facts) -> Reasons:
 
 
 def all_met(topology: Topology, facts: Facts) -> Reasons:
-    """Every reachable node knows every other by its real id."""
+    """Every reachable node knows every other by its real id and is connected to it."""
     nodes = facts.reachable_nodes()
-    ids = {node.id: node.name for node in nodes}
     reasons: list[str] = []
     for node in nodes:
-        unknown = sorted(name for node_id, name in ids.items() if node_id not in known_ids(node))
+        unknown = sorted(other.name for other in nodes if not is_connected(node, other))
         if unknown:
             reasons.append(f"{node.name} does not know {', '.join(unknown)} yet")
     return tuple(reasons)
@@ -63,9 +62,7 @@ def slots_seen(topology: Topology, facts: Facts) -> Reasons:
 
 def told(topology: Topology, facts: Facts) -> Reasons:
     """Every reachable node that was asked names every other in CLUSTER SLOTS, so that Envoy learns of all."""
-    return tuple(
-        f"{node.name} does not tell proxies of {other.name} yet" for node, other in untold(facts)
-    )
+    return tuple(f"{node.name} does not tell proxies of {other.name} yet" for node, other in untold(facts))
 
 
 def untold(facts: Facts) -> tuple[tuple[NodeFacts, NodeFacts], ...]:

@@ -37,6 +37,13 @@ def known_ids(node: NodeFacts) -> frozenset[str]:
     return frozenset(peer.id for peer in node.peers if not peer.in_handshake)
 
 
+def is_connected(node: NodeFacts, other: NodeFacts) -> bool:
+    """Whether `node` knows `other` and has a bus link to it; a node that moved to another port is known, and lost."""
+    if node.id == other.id:
+        return True
+    return any(peer.id == other.id and peer.link_up and not peer.in_handshake for peer in node.peers)
+
+
 def view_of(facts: Facts, node_id: str) -> tuple[PeerView, ...]:
     """How every reachable node sees `node_id`."""
     return tuple(peer for node in facts.reachable_nodes() for peer in node.peers if peer.id == node_id)

@@ -23,6 +23,7 @@ from redisforge.errors import NodeError
 from redisforge.model.secret import Secret
 
 _READ_SIZE_BYTES = 65536
+_INCOMPLETE = object()
 
 Reply = Any
 """What hiredis returns: str, int, list, dict, None, or a ReplyError inside a pipeline's result."""
@@ -65,7 +66,8 @@ class Connection:
     ) -> None:
         self._reader = reader
         self._writer = writer
-        self._parser = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
+        # A marker of our own for "not all here yet": hiredis's default is False, which RESP3 also has as a value.
+        self._parser = hiredis.Reader(encoding="utf-8", errors="surrogateescape", notEnoughData=_INCOMPLETE)
         self.where = where
         self.timeout_s = timeout_s
 
@@ -146,7 +148,7 @@ class Connection:
             raise NodeError("no message", where=self.where, why=explain(error, self.timeout_s)) from error
 
     async def _reply(self) -> Reply:
-        while (reply := self._parser.gets()) is False:
+        while (reply := self._parser.gets()) is _INCOMPLETE:
             chunk = await self._reader.read(_READ_SIZE_BYTES)
             if not chunk:
                 raise EOFError("the server closed the connection")

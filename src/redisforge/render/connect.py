@@ -120,7 +120,7 @@ def _environment(target: _Target) -> str:
     values = {
         "REDIS_URL": _url(target),
         "REDIS_HOST": target.host,
-        "REDIS_PORT": str(target.port),
+        "REDIS_TLS_PORT": str(target.port),  # not REDIS_PORT: `redisforge up` reads that as the port of the nodes
         "REDIS_USERNAME": target.user,
         "REDIS_PASSWORD": target.password,
         "REDIS_PROTOCOL": str(target.protocol),

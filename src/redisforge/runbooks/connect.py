@@ -79,7 +79,7 @@ def connect_text(cluster: Cluster, *, command: str, reveal: bool) -> str:
         "",
         "Connect with redis-cli, or with redis-py:",
         f"  {command} cli {select}",
-        f"  REDIS_URL=\"$({command} url {select})\" python3 -c {shlex.quote(python)}",
+        f'  REDIS_URL="$({command} url {select})" python3 -c {shlex.quote(python)}',
         "",
         f"See it:   {command} status {select}",
         f"Stop it:  {command} down {select}",

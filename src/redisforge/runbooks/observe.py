@@ -29,9 +29,7 @@ class Observer:
     ) -> None:
         self._cluster = cluster
         self._timeout_s = timeout_s
-        self.asker = NodeAsker(
-            login or cluster.operator_login(), timeout_s=timeout_s, with_listing=with_listing
-        )
+        self.asker = NodeAsker(login or cluster.operator_login(), timeout_s=timeout_s, with_listing=with_listing)
         self._units: dict[str, UnitFacts] = {}
         self._units_at_s = float("-inf")
 

@@ -10,14 +10,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from redisforge.errors import ConfigError, HostError
+from redisforge.errors import ConfigError, HostError, RefusedError
 from redisforge.fleet.binaries import EngineBinary
 from redisforge.fleet.ports import bind_problem
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.topology import Topology
+from redisforge.model.topology import RedisNode, Topology
 from redisforge.model.unit import Unit
-from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.cluster import Cluster, read_topology
 
 _BYTES_PER_NODE = 16 * 1024 * 1024
 """Logs, an empty AOF and its first rewrite; far less than data will need, and too little to even begin with."""
@@ -48,6 +48,32 @@ def check_space(layout: ClusterLayout, topology: Topology) -> None:
             why=f"{free // 2**20} MB free, {needed // 2**20} MB needed for {len(topology.nodes)} nodes",
             next_step="make room, or set REDISFORGE_HOME to a folder on another disk",
         )
+
+
+def check_addresses(cluster: Cluster, facts: Facts) -> None:
+    """A running node keeps its address: the others know it by that. Raises RefusedError naming who moved."""
+    if not Path(cluster.layout.topology).exists():
+        return
+    recorded = {node.name: node for node in read_topology(cluster.layout).nodes}
+    moved = [
+        f"{node.name}: {recorded[node.name].address}:{recorded[node.name].port} -> {node.address}:{node.port}"
+        for node in cluster.topology.nodes
+        if node.name in recorded
+        and (unit := facts.units.get(node.name))
+        and unit.pid
+        and _bind(recorded[node.name]) != _bind(node)
+    ]
+    if moved:
+        raise RefusedError(
+            "running nodes cannot change their address",
+            where=cluster.topology.source or cluster.topology.name,
+            why="\n".join(moved),
+            next_step="stop the cluster with `redisforge down`, then run `redisforge up`: they find each other again",
+        )
+
+
+def _bind(node: RedisNode) -> tuple[str, int, int]:
+    return node.address, node.port, node.bus_port
 
 
 async def check_ports(cluster: Cluster, units: Mapping[str, Unit], facts: Facts) -> None:

@@ -35,6 +35,6 @@ def redis_cli_command(
         address, port, user = node.address, node.port, cluster.topology.user(UserRole.OPERATOR).name
         certificate, key = layout.certificate(OPERATOR_CERTIFICATE), layout.key(OPERATOR_CERTIFICATE)
         extra += ["--cert", certificate, "--key", key]
-    argv = [redis_cli_path(cluster, environment), "-h", address, "-p", str(port), "--tls", "--cacert", layout.ca_certificate]
-    argv += ["--user", user, *extra]
+    argv = [redis_cli_path(cluster, environment), "-h", address, "-p", str(port), "--user", user]
+    argv += ["--tls", "--cacert", layout.ca_certificate, *extra]
     return argv, {**environment, "REDISCLI_AUTH": cluster.credentials.password(user).reveal()}

@@ -34,7 +34,13 @@ from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, topology_json
 from redisforge.runbooks.observe import Observer
-from redisforge.runbooks.preflight import check_cluster_folder, check_configuration, check_ports, check_space
+from redisforge.runbooks.preflight import (
+    check_addresses,
+    check_cluster_folder,
+    check_configuration,
+    check_ports,
+    check_space,
+)
 from redisforge.runbooks.run import Progress, Runner
 from redisforge.runbooks.smoke import SmokeTest
 from redisforge.runbooks.test_cluster import cluster_doors
@@ -168,9 +174,7 @@ def _prepare(
 def _programs(topology: Topology, environment: Mapping[str, str], progress: Progress) -> Programs:
     cache = cache_folder(environment)
     with ThreadPoolExecutor(1) as aside:
-        envoy = aside.submit(
-            ensure_envoy, topology.envoy.version, topology.envoy.path, cache, progress, environment
-        )
+        envoy = aside.submit(ensure_envoy, topology.envoy.version, topology.envoy.path, cache, progress, environment)
         engine = ensure_engine(topology.engine, cache, progress, environment)
         return Programs(engine, envoy.result())
 
@@ -185,6 +189,7 @@ async def _converge(
     cluster = site.cluster
     async with Observer(cluster, with_listing=True) as observer:
         facts = await observer.look(fresh_units=True)
+        check_addresses(cluster, facts)
         await check_ports(cluster, units, facts)
         runner = Runner(cluster, observer, units, journal, progress)
         try:

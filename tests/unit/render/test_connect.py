@@ -91,7 +91,7 @@ def test_the_exports_read_back(password: str, path: str) -> None:
     assert values["REDIS_PASSWORD"] == password
     assert values["REDIS_CA_FILE"] == f"/{path}"
     assert values["REDIS_URL"] == printed("url", password, f"/{path}")
-    assert (values["REDIS_HOST"], values["REDIS_PORT"]) == ("127.0.0.1", "6380")
+    assert (values["REDIS_HOST"], values["REDIS_TLS_PORT"]) == ("127.0.0.1", "6380")
     assert (values["REDIS_USERNAME"], values["REDIS_TLS"]) == ("app_user", "true")
 
 
