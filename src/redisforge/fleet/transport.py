@@ -7,7 +7,6 @@ suite in tests/contract; a transport over SSH will have to pass the same.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from redisforge.disk import write_file
 from redisforge.errors import HostError
 from redisforge.model.unit import UnitFile
 
@@ -100,14 +100,7 @@ class LocalTransport:
 
     async def place(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
         """See Transport.place."""
-        try:
-            return tuple(file.path for file in files if write_atomically(Path(folder, file.path), file))
-        except OSError as error:
-            raise HostError(
-                "cannot write a file",
-                where=f"{self.host}: {error.filename or folder}",
-                why=str(error.strerror),
-            ) from error
+        return tuple(file.path for file in files if _place(Path(folder, file.path), file))
 
     async def read(self, path: str) -> str | None:
         """See Transport.read."""
@@ -136,29 +129,12 @@ class LocalTransport:
         return shutil.disk_usage(existing).free
 
 
-def write_atomically(path: Path, file: UnitFile) -> bool:
-    """Write beside, fsync, rename; secret files never exist with more than their final permissions.
-
-    Returns whether anything changed. Raises OSError.
-    """
+def _place(path: Path, file: UnitFile) -> bool:
+    """Write one file if its text or mode differs; returns whether it did. Raises HostError."""
     text = file.text()
     try:
         if path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == file.mode:
             return False
     except (OSError, UnicodeDecodeError):
         pass  # absent or different: written below
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), file.mode)  # the umask must not decide
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    return True
+    return write_file(path, text.encode(), file.mode)

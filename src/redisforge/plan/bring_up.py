@@ -29,7 +29,7 @@ import msgspec
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts, UnitState
-from redisforge.model.slots import SlotRange, count, describe, subtract
+from redisforge.model.slots import SlotRange, count, describe, merge, subtract
 from redisforge.model.steps import (
     AssignSlots,
     Forget,
@@ -46,7 +46,7 @@ from redisforge.model.steps import (
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.placement import split_slots
-from redisforge.plan.refusals import lost_identities, refuse_if_unsafe
+from redisforge.plan.refusals import lost_identities, places_of, refuse_if_unsafe
 from redisforge.plan.view import (
     claimed_slots,
     declared_at,
@@ -54,6 +54,7 @@ from redisforge.plan.view import (
     is_connected,
     key_total,
     known_ids,
+    owned_slots,
     replicas_of,
     shard_owner,
     strangers,
@@ -139,6 +140,7 @@ def _is_forming(facts: Facts) -> bool:
 def _start_held(topology: Topology, facts: Facts, gate: Gate) -> Phase | None:
     """Release nodes whose guard holds them although there is nothing left to protect."""
     steps: list[Step] = []
+    owned = owned_slots(facts)
     for node in topology.nodes:
         if not _is_held(facts, node.name):
             continue
@@ -153,7 +155,7 @@ def _start_held(topology: Topology, facts: Facts, gate: Gate) -> Phase | None:
         if nothing_kept and not any(copy.keys for copy in copies):
             why = "it keeps nothing on disk and no replica holds a key of it" if claims else "nobody expects it"
             steps.append(StartUnit(unit=node.name, permit_blank=True, why=why))
-        elif claims and not copies:
+        elif any(subtract(claim.slots, owned) for claim in claims) and not copies:
             raise RefusedError(
                 f"{node.name} has lost its data, and no replica of it can be reached",
                 where=f"slots {describe(claims[0].slots)}",
@@ -230,8 +232,9 @@ def _give_lost_slots(topology: Topology, facts: Facts, wishes: Wishes) -> Phase 
     steps: list[Step] = []
     epoch = max((node.current_epoch for node in facts.reachable_nodes()), default=0)
     for lost in lost_identities(topology, facts):
-        node = declared_at(topology, lost.address, lost.port)
-        if node and node.name in wishes.accepted_losses and facts.nodes[node.name].is_blank:
+        places = places_of(topology, lost)
+        accepted = (node for node in places if node.name in wishes.accepted_losses)
+        if node := next((node for node in accepted if facts.nodes[node.name].is_blank), None):
             epoch += 1
             steps.append(SetConfigEpoch(node=node.name, epoch=epoch, why="its claim must be the newest"))
             why = f"the loss of {count(lost.slots)} slots was accepted"
@@ -264,11 +267,12 @@ def _introduce(topology: Topology, facts: Facts) -> Phase | None:
 def _tell_slots(topology: Topology, facts: Facts) -> Phase | None:
     """Let owners greet the nodes that do not know their slots yet."""
     owners = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
+    heard = [(node, merge(r for peer in node.peers for r in peer.slots)) for node in facts.reachable_nodes()]
     steps = tuple(
         Meet(node=owner.name, other=node.name, why=f"{node.name} has not heard of its slots")
-        for node in facts.reachable_nodes()
+        for node, slots in heard
         for owner in owners
-        if subtract(owner.slots, (r for peer in node.peers for r in peer.slots))
+        if subtract(owner.slots, slots)
     )
     if not steps:
         return None

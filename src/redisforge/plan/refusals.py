@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts, PeerView
-from redisforge.model.slots import count, describe, merge
+from redisforge.model.slots import count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.plan.placement import split_slots
 from redisforge.plan.view import (
     declared_at,
     key_total,
     known_ids,
+    owned_slots,
     replicas_of,
     strangers,
     unclaimed_slots,
@@ -30,20 +32,34 @@ def refuse_if_unsafe(topology: Topology, facts: Facts, accepted_losses: frozense
     for check in (_data_outside, _foreign_members, _rival_claims, _unowned_slots, _other_size):
         check(topology, facts)
     for stranger in lost_identities(topology, facts):
-        node = declared_at(topology, stranger.address, stranger.port)
-        if node is None or node.name not in accepted_losses:
-            _refuse_lost(stranger, node)
+        places = places_of(topology, stranger)
+        if not any(node.name in accepted_losses for node in places):
+            _refuse_lost(stranger, places)
 
 
 def lost_identities(topology: Topology, facts: Facts) -> tuple[PeerView, ...]:
     """Owners of slots that no longer exist and have no replica left: their data is gone."""
     lost: list[PeerView] = []
+    owned = owned_slots(facts)
     for stranger in strangers(topology, facts).values():
         node = declared_at(topology, stranger.address, stranger.port)
         replaced = node is None or facts.nodes[node.name].reachable
-        if stranger.slots and replaced and not replicas_of(facts, stranger.id):
+        if subtract(stranger.slots, owned) and replaced and not replicas_of(facts, stranger.id):
             lost.append(stranger)
     return tuple(lost)
+
+
+def places_of(topology: Topology, lost: PeerView) -> tuple[RedisNode, ...]:
+    """The declared nodes that `lost` may have been; none if it was not one of them.
+
+    As soon as a blank node answers at the old address, the others drop the address of the old identity (`noaddr`);
+    the slots then tell which shard it was.
+    """
+    if lost.port:
+        node = declared_at(topology, lost.address, lost.port)
+        return (node,) if node else ()
+    intended = split_slots(topology.shards)
+    return tuple(node for node in topology.nodes if not subtract(lost.slots, (intended[node.shard],)))
 
 
 def _data_outside(topology: Topology, facts: Facts) -> None:
@@ -109,8 +125,8 @@ def _unowned_slots(topology: Topology, facts: Facts) -> None:
         )
 
 
-def _refuse_lost(stranger: PeerView, node: RedisNode | None) -> None:
-    accept = f"; to serve them as empty, `redisforge up --accept-data-loss {node.name}`" if node else ""
+def _refuse_lost(stranger: PeerView, places: tuple[RedisNode, ...]) -> None:
+    accept = f"; to serve them as empty, `redisforge up --accept-data-loss {places[0].name}`" if places else ""
     raise RefusedError(
         "the data of a shard is gone",
         where=f"slots {describe(stranger.slots)}",
@@ -124,7 +140,9 @@ def _other_size(topology: Topology, facts: Facts) -> None:
     """A complete cluster with another number of masters than declared: that is scaling, not bringing up."""
     if unclaimed_slots(facts):
         return
-    owners = {peer.id for node in facts.reachable_nodes() for peer in node.peers if peer.slots}
+    owned = owned_slots(facts)  # whoever else is said to own these is a master of the past
+    owners = {node.id for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots}
+    owners |= {peer.id for peer in strangers(topology, facts).values() if subtract(peer.slots, owned)}
     views: list[NodeFacts] = [node for node in facts.reachable_nodes() if not node.is_blank]
     if views and len(owners) != topology.shards:
         raise RefusedError(

@@ -27,6 +27,11 @@ def served_slots(facts: Facts) -> tuple[SlotRange, ...]:
     return merge(r for node in masters if node.cluster_state == "ok" for r in node.slots)
 
 
+def owned_slots(facts: Facts) -> tuple[SlotRange, ...]:
+    """Slots that a reachable master owns in its own view. What others say of these slots may lag behind."""
+    return merge(r for node in facts.reachable_nodes() if node.role is Role.MASTER for r in node.slots)
+
+
 def key_total(facts: Facts) -> int:
     """Keys of all reachable nodes, copies included: zero only when nothing is stored anywhere."""
     return sum(node.keys for node in facts.reachable_nodes())
@@ -58,6 +63,13 @@ def strangers(topology: Topology, facts: Facts) -> dict[str, PeerView]:
         for peer in node.peers
         if peer.id not in own and not peer.in_handshake
     }
+
+
+def newcomers(before: Facts, after: Facts) -> tuple[str, ...]:
+    """Nodes that could not be asked before and are there now, knowing nobody: their keeper let them start blank."""
+    return tuple(
+        node.name for node in after.nodes.values() if node.is_blank and not before.nodes[node.name].reachable
+    )
 
 
 def declared_at(topology: Topology, address: str, port: int) -> RedisNode | None:

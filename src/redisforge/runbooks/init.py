@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from redisforge.disk import PRIVATE_MODE, PUBLIC_MODE, tighten, write_file
 from redisforge.errors import HostError, RefusedError, UsageError
-from redisforge.security.files import PRIVATE_MODE, PUBLIC_MODE, tighten, write_file
 from redisforge.security.secrets import generate_password
 
 if TYPE_CHECKING:

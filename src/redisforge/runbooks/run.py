@@ -15,7 +15,6 @@ from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import (
     AssignSlots,
     Forget,
-    Gate,
     Meet,
     Phase,
     Promote,
@@ -28,6 +27,7 @@ from redisforge.model.steps import (
 )
 from redisforge.model.unit import Unit
 from redisforge.plan.gates import GATES
+from redisforge.plan.view import newcomers
 from redisforge.redis import commands
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
@@ -65,6 +65,9 @@ class Runner:
     async def carry_out(self, phase: Phase, facts: Facts) -> Facts:
         """Do the steps of `phase`, wait for its gate and return the facts that satisfied it.
 
+        A node that its keeper releases meanwhile ends the waiting: it knows nobody yet, so that no gate could hold
+        before a new plan has introduced it.
+
         Raises:
             GateError: the gate did not hold in time; says what was missing.
             UnitError: a Unit keeps dying.
@@ -74,7 +77,7 @@ class Runner:
         self._progress(f"{phase.title} …")
         try:
             await self._steps(phase.steps, facts)
-            seen = await self._wait(phase.gate, phase.title)
+            seen = await self._wait(phase, facts)
         except RedisForgeError as error:
             seconds = time.monotonic() - began
             self._journal.write(
@@ -135,12 +138,15 @@ class Runner:
             return commands.failover(step.mode)
         return commands.forget(step.node_id)
 
-    async def _wait(self, gate: Gate, title: str) -> Facts:
-        holds = GATES[gate.name]
+    async def _wait(self, phase: Phase, before: Facts) -> Facts:
+        gate, title, holds = phase.gate, phase.title, GATES[phase.gate.name]
+        started = {step.unit for step in phase.steps if isinstance(step, StartUnit | RestartUnit)}
         deadline = time.monotonic() + gate.deadline_s
         pause_s = _POLL_FIRST_S
         facts = await self._observer.look(fresh_units=True)
         while reasons := holds(self._cluster.topology, facts):
+            if not started.issuperset(newcomers(before, facts)):
+                return facts
             loading = any(node.loading for node in facts.nodes.values())
             await self._fail_if_crashing(facts)
             if time.monotonic() > deadline + (_LOADING_EXTENSION_S if loading else 0.0):

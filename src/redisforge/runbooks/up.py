@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from redisforge.disk import PUBLIC_MODE, write_file
 from redisforge.errors import GateError, RedisForgeError, SecretError, UnhealthyError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
@@ -29,7 +30,7 @@ from redisforge.model.report import SmokeReport
 from redisforge.model.secret import Secret
 from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
-from redisforge.model.unit import Unit, UnitFile
+from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, topology_json
@@ -224,12 +225,12 @@ async def _phases(
 
 
 def _recorder(cluster: Cluster) -> Callable[[], None]:
-    from redisforge.fleet.transport import write_atomically
-
-    content = topology_json(cluster.topology)
+    content = topology_json(cluster.topology).encode()
 
     def record() -> None:
-        write_atomically(Path(cluster.layout.topology), UnitFile("topology.json", content))
+        path = Path(cluster.layout.topology)
+        if not path.exists() or path.read_bytes() != content:
+            write_file(path, content, PUBLIC_MODE)
 
     return record
 

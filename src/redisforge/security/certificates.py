@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from redisforge.disk import PRIVATE_MODE, PUBLIC_MODE, tighten, write_file
 from redisforge.errors import CertificateError
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import TlsSettings
@@ -29,7 +30,6 @@ from redisforge.security.certificate_checks import (
     require_valid,
     uncovered,
 )
-from redisforge.security.files import PRIVATE_MODE, PUBLIC_MODE, tighten, write_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes

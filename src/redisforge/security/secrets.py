@@ -16,11 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from redisforge.disk import PRIVATE_MODE, tighten, write_file
 from redisforge.errors import SecretError
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
 from redisforge.model.topology import Credentials, Topology, UserRole
-from redisforge.security.files import PRIVATE_MODE, tighten, write_file
 
 PASSWORD_BYTES = 32
 """Random bytes of a generated password: 256 bits, too many to guess from the SHA-256 in users.acl."""

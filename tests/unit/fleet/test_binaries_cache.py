@@ -167,7 +167,7 @@ def test_one_fetch_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) -
         assert waits.wait(30)
         order.append("first")
     thread.join(30)
-    assert order == [f"another redisforge is fetching into {tmp_path}; waiting for it", "first", "second"]
+    assert order == [f"another download into {tmp_path} is under way; waiting for it", "first", "second"]
 
 
 def test_too_little_space(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import msgspec
 
+from redisforge.disk import sync_folder
 from redisforge.errors import HostError
 from redisforge.fleet.binaries.versions import parse_version
 
@@ -156,7 +157,7 @@ def fetching(cache: Path, on_progress: OnProgress) -> Generator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                on_progress(f"another redisforge is fetching into {cache}; waiting for it")
+                on_progress(f"another download into {cache} is under way; waiting for it")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             _remove_leftovers(cache)
             yield
@@ -206,13 +207,5 @@ def publish(folder: Path, cache: Path, manifest: Manifest) -> Entry:
         final.rename(aside / "replaced")
         shutil.rmtree(aside, ignore_errors=True)
     folder.rename(final)
-    _fsync_folder(cache)
+    sync_folder(cache)
     return Entry(final, manifest)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

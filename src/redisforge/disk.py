@@ -1,4 +1,4 @@
-"""Files of keys and secrets: written whole or not at all, and closed to others from their first moment."""
+"""Files on this machine: written whole or not at all, and secret ones closed to others from their first moment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_file(path: Path, content: bytes, mode: int, *, replace: bool = True) -
             return False
         finally:
             beside.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise HostError(
             "cannot write a file",
@@ -58,7 +58,8 @@ def _write_synced(path: Path, content: bytes, mode: int) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder as lasting as the files are. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
