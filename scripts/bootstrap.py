@@ -37,6 +37,7 @@ def main(folder: Path, pins: Path) -> None:
     say(f"installing what {pins} pins")
     pip(python, "--require-hashes", "-r", str(ROOT / pins))
     pip(python, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    run([str(python), "-m", "compileall", "-q", str(ROOT / "src")])  # else every command compiles what it imports
 
 
 def usable(python: Path) -> bool:

@@ -10,8 +10,8 @@ point, and nothing when all is well. The order:
     4  promotion       of replicas whose master will not come back with its data
     5  REPLICATE       members without slots become replicas
     6  FORGET          of identities that no longer exist
-    7  agreement       nothing to do but to wait for it
-    8  announcement    of replicas that some nodes do not name to proxies yet; then a new cluster's Envoys start
+    7  announcement    of replicas that some nodes do not name to proxies yet; then a new cluster's Envoys start
+    8  agreement       nothing to do but to wait for it: a master says `fail` for its first two seconds
     9  drift           Units that run with an older configuration restart, one at a time, masters after a hand-over
 
 MEET twice, because the first packets between two nodes introduce them and are not read further; only a later one
@@ -23,6 +23,7 @@ A phase ends with a gate; the runner observes again before it asks for the next.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
@@ -46,14 +47,14 @@ from redisforge.model.steps import (
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.placement import split_slots
-from redisforge.plan.refusals import lost_identities, places_of, refuse_if_unsafe
+from redisforge.plan.refusals import lost_identities, places_of, refuse_if_unsafe, refuse_other_size
 from redisforge.plan.view import (
     claimed_slots,
+    connected_ids,
     declared_at,
-    fewest_replicas,
-    is_connected,
     key_total,
     known_ids,
+    neediest_master,
     owned_slots,
     replicas_of,
     shard_owner,
@@ -82,12 +83,13 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
     Raises:
         RefusedError: going on could destroy data or capture a node of another cluster.
     """
+    refuse_other_size(topology, facts)  # before a Unit of a shard too many is started
     if wishes.config_hashes and (phase := _start_units(topology, facts, wishes)):
         return phase
     refuse_if_unsafe(topology, facts, wishes.accepted_losses)
     if phase := _give_lost_slots(topology, facts, wishes):
         return phase
-    makers = (_assign_slots, _introduce, _tell_slots, _replace_lost_masters, _replicate, _forget, _settle, _announce)
+    makers = (_assign_slots, _introduce, _tell_slots, _replace_lost_masters, _replicate, _forget, _announce, _settle)
     for make in makers:
         if phase := make(topology, facts):
             return phase
@@ -246,19 +248,19 @@ def _give_lost_slots(topology: Topology, facts: Facts, wishes: Wishes) -> Phase 
 
 def _introduce(topology: Topology, facts: Facts) -> Phase | None:
     reachable = [node for node in topology.nodes if facts.nodes[node.name].reachable]
-    seen = {node.name: facts.nodes[node.name] for node in reachable}
+    ids = {node.name: facts.nodes[node.name].id for node in reachable}
+    connected = {node.name: connected_ids(facts.nodes[node.name]) for node in reachable}
     pairs = [
         (first.name, second.name)
         for index, first in enumerate(reachable)
         for second in reachable[index + 1 :]
-        if not is_connected(seen[first.name], seen[second.name])
-        or not is_connected(seen[second.name], seen[first.name])
+        if ids[second.name] not in connected[first.name] or ids[first.name] not in connected[second.name]
     ]
     if not pairs:
         return None
     if len(reachable) > MEET_ALL_PAIRS_UP_TO:
         hub = reachable[0].name
-        pairs = [(hub, other.name) for other in reachable[1:] if (hub, other.name) in set(pairs)] or pairs
+        pairs = [pair for pair in pairs if pair[0] == hub] or pairs
     why = "they do not know, or do not reach, each other"
     steps = tuple(Meet(node=first, other=second, why=why) for first, second in pairs)
     return Phase(title="introduce the nodes", steps=steps, gate=Gate("all_met", 20.0 + len(reachable) / 10))
@@ -266,13 +268,14 @@ def _introduce(topology: Topology, facts: Facts) -> Phase | None:
 
 def _tell_slots(topology: Topology, facts: Facts) -> Phase | None:
     """Let owners greet the nodes that do not know their slots yet."""
-    owners = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
+    masters = (node for node in facts.reachable_nodes() if node.role is Role.MASTER)
+    owners = [(master.name, slots) for master in masters if (slots := master.slots)]
     heard = [(node, merge(r for peer in node.peers for r in peer.slots)) for node in facts.reachable_nodes()]
     steps = tuple(
-        Meet(node=owner.name, other=node.name, why=f"{node.name} has not heard of its slots")
-        for node, slots in heard
-        for owner in owners
-        if subtract(owner.slots, slots)
+        Meet(node=owner, other=node.name, why=f"{node.name} has not heard of its slots")
+        for node, known in heard
+        for owner, slots in owners
+        if subtract(slots, known)
     )
     if not steps:
         return None
@@ -306,21 +309,32 @@ def _replace_lost_masters(topology: Topology, facts: Facts) -> Phase | None:
             steps.append(Promote(node=candidates[0].name, mode=mode, why=why))
     if not steps:
         return None
-    return Phase(title="let replicas take over", steps=tuple(steps), gate=Gate("promoted", 20.0))
+    return Phase(title="let replicas take over", steps=tuple(steps), gate=Gate("promoted", 60.0))
 
 
 def _replicate(topology: Topology, facts: Facts) -> Phase | None:
+    """Nodes without slots go to the shard that they are declared for, or where a replica is missing more."""
     steps: list[Step] = []
+    load = Counter(node.master_id for node in facts.reachable_nodes() if node.master_id)
     for node in topology.nodes:
         seen = facts.nodes[node.name]
         if not seen.reachable or seen.role is not Role.MASTER or seen.slots or seen.keys:
             continue
-        master = shard_owner(topology, facts, node.shard) or fewest_replicas(facts)
+        master = shard_owner(topology, facts, node.shard)
+        if master is None or load[master.id] >= topology.replicas:
+            master = neediest_master(topology, facts, node, load)
         if master and master.id != seen.id:
-            steps.append(Replicate(node=node.name, master=master.name, why=f"replica of shard {node.shard + 1}"))
+            load[master.id] += 1
+            steps.append(
+                Replicate(
+                    node=node.name,
+                    master=master.name,
+                    why=f"its shard has {load[master.id] - 1} of {topology.replicas} replicas",
+                )
+            )
     if not steps:
         return None
-    return Phase(title="attach the replicas", steps=tuple(steps), gate=Gate("in_sync", 120.0))
+    return Phase(title="attach the replicas", steps=tuple(steps), gate=Gate("attached", 120.0))
 
 
 def _forget(topology: Topology, facts: Facts) -> Phase | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import SlotRange, describe, merge, subtract
 from redisforge.model.topology import Role, Topology
-from redisforge.plan.view import ALL_SLOTS, is_connected, unclaimed_slots
+from redisforge.plan.view import ALL_SLOTS, connected_ids, unclaimed_slots
 
 Reasons = tuple[str, ...]
 """Why a gate does not hold; empty: it holds."""
@@ -44,7 +44,8 @@ def all_met(topology: Topology, facts: Facts) -> Reasons:
     nodes = facts.reachable_nodes()
     reasons: list[str] = []
     for node in nodes:
-        unknown = sorted(other.name for other in nodes if not is_connected(node, other))
+        connected = connected_ids(node)
+        unknown = sorted(other.name for other in nodes if other.id not in connected)
         if unknown:
             reasons.append(f"{node.name} does not know {', '.join(unknown)} yet")
     return tuple(reasons)
@@ -96,8 +97,14 @@ def agreed(topology: Topology, facts: Facts) -> Reasons:
 
 
 def in_sync(topology: Topology, facts: Facts) -> Reasons:
-    """`agreed`, every declared node is a master with slots or a replica whose link is up, and none is syncing."""
-    reasons = [*nodes_answer(topology, facts), *all_met(topology, facts), *agreed(topology, facts)]
+    """`agreed` and `attached`, and every node answers: the cluster is whole."""
+    reasons = (*nodes_answer(topology, facts), *all_met(topology, facts), *agreed(topology, facts))
+    return (*reasons, *attached(topology, facts))
+
+
+def attached(topology: Topology, facts: Facts) -> Reasons:
+    """Every reachable node is a master with slots, or a replica whose link is up and that has received something."""
+    reasons: list[str] = []
     for node in facts.reachable_nodes():
         if node.role is Role.MASTER and not node.slots:
             reasons.append(f"{node.name} is a master without slots")
@@ -147,6 +154,7 @@ GATES: dict[str, Callable[[Topology, Facts], Reasons]] = {
     "slots_seen": slots_seen,
     "told": told,
     "agreed": agreed,
+    "attached": attached,
     "in_sync": in_sync,
     "promoted": promoted,
     "endpoints_serve": endpoints_serve,

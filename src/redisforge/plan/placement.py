@@ -46,7 +46,9 @@ def place(hosts: Sequence[Host], shards: int, replicas: int) -> tuple[Seat, ...]
 def assign(seats: Sequence[Host], shards: int) -> tuple[Seat, ...]:
     """Group existing nodes, given as one host per node, into `shards` and pick the masters.
 
-    The order of the result follows the shards, not `seats`; nodes of one host are interchangeable.
+    The result holds the masters by shard, then the first replica of each shard, then the second: so that further
+    replicas of a running cluster are appended, and what runs keeps its name and port. Its order is not that of
+    `seats`; nodes of one host are interchangeable.
 
     Raises:
         ValueError: fewer seats than shards.
@@ -57,9 +59,12 @@ def assign(seats: Sequence[Host], shards: int) -> tuple[Seat, ...]:
     members: list[list[Host]] = [ordered[shard::shards] for shard in range(shards)]
     masters = _choose_masters(members)
     seated = [Seat(members[shard][masters[shard]], shard, Role.MASTER) for shard in range(shards)]
-    for shard in range(shards):
-        replicas = [host for index, host in enumerate(members[shard]) if index != masters[shard]]
-        seated.extend(Seat(host, shard, Role.REPLICA) for host in replicas)
+    copies = [
+        (rank, shard, host)
+        for shard in range(shards)
+        for rank, host in enumerate(members[shard][: masters[shard]] + members[shard][masters[shard] + 1 :])
+    ]
+    seated.extend(Seat(host, shard, Role.REPLICA) for _, shard, host in sorted(copies, key=lambda copy: copy[:2]))
     return tuple(seated)
 
 

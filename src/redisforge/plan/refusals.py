@@ -29,7 +29,7 @@ def refuse_if_unsafe(topology: Topology, facts: Facts, accepted_losses: frozense
     Raises:
         RefusedError: with what was found, where, and what to do.
     """
-    for check in (_data_outside, _foreign_members, _rival_claims, _unowned_slots, _other_size):
+    for check in (_data_outside, _foreign_members, _rival_claims, _unowned_slots, refuse_other_size):
         check(topology, facts)
     for stranger in lost_identities(topology, facts):
         places = places_of(topology, stranger)
@@ -76,11 +76,12 @@ def _data_outside(topology: Topology, facts: Facts) -> None:
 
 def _foreign_members(topology: Topology, facts: Facts) -> None:
     """A node whose cluster has members that were not declared."""
+    unknown = strangers(topology, facts)
     for node in facts.reachable_nodes():
         others = [
             peer
             for peer in node.peers
-            if peer.id in strangers(topology, facts)
+            if peer.id in unknown
             and "noaddr" not in peer.flags
             and declared_at(topology, peer.address, peer.port) is None
         ]
@@ -98,10 +99,12 @@ def _foreign_members(topology: Topology, facts: Facts) -> None:
 def _rival_claims(topology: Topology, facts: Facts) -> None:
     """Nodes of two clusters: both own the same slots and do not know each other."""
     masters = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
+    owned = {master.name: master.slots for master in masters}
     for index, first in enumerate(masters):
+        known = known_ids(first)
         for second in masters[index + 1 :]:
-            if second.id not in known_ids(first) and count(merge((*first.slots, *second.slots))) < (
-                count(first.slots) + count(second.slots)
+            if second.id not in known and count(merge((*owned[first.name], *owned[second.name]))) < (
+                count(owned[first.name]) + count(owned[second.name])
             ):
                 raise RefusedError(
                     f"{first.name} and {second.name} belong to different clusters",
@@ -136,8 +139,12 @@ def _refuse_lost(stranger: PeerView, places: tuple[RedisNode, ...]) -> None:
     )
 
 
-def _other_size(topology: Topology, facts: Facts) -> None:
-    """A complete cluster with another number of masters than declared: that is scaling, not bringing up."""
+def refuse_other_size(topology: Topology, facts: Facts) -> None:
+    """A complete cluster with another number of masters than declared: that is scaling, not bringing up.
+
+    Raises:
+        RefusedError: with both numbers.
+    """
     if unclaimed_slots(facts):
         return
     owned = owned_slots(facts)  # whoever else is said to own these is a master of the past

@@ -42,11 +42,11 @@ def known_ids(node: NodeFacts) -> frozenset[str]:
     return frozenset(peer.id for peer in node.peers if not peer.in_handshake)
 
 
-def is_connected(node: NodeFacts, other: NodeFacts) -> bool:
-    """Whether `node` knows `other` and has a bus link to it; a node that moved to another port is known, and lost."""
-    if node.id == other.id:
-        return True
-    return any(peer.id == other.id and peer.link_up and not peer.in_handshake for peer in node.peers)
+def connected_ids(node: NodeFacts) -> frozenset[str]:
+    """The ids that a node knows and has a bus link to, its own included; a node that moved to another port is
+    known, and lost."""
+    linked = (peer.id for peer in node.peers if peer.link_up and not peer.in_handshake)
+    return frozenset((node.id, *linked))
 
 
 def view_of(facts: Facts, node_id: str) -> tuple[PeerView, ...]:
@@ -67,9 +67,7 @@ def strangers(topology: Topology, facts: Facts) -> dict[str, PeerView]:
 
 def newcomers(before: Facts, after: Facts) -> tuple[str, ...]:
     """Nodes that could not be asked before and are there now, knowing nobody: their keeper let them start blank."""
-    return tuple(
-        node.name for node in after.nodes.values() if node.is_blank and not before.nodes[node.name].reachable
-    )
+    return tuple(node.name for node in after.nodes.values() if node.is_blank and not before.nodes[node.name].reachable)
 
 
 def declared_at(topology: Topology, address: str, port: int) -> RedisNode | None:
@@ -98,11 +96,19 @@ def shard_owner(topology: Topology, facts: Facts, shard: int) -> NodeFacts | Non
     return None
 
 
-def fewest_replicas(facts: Facts) -> NodeFacts | None:
-    """The slot owner with the fewest reachable replicas."""
-    owners = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
-    load = Counter(node.master_id for node in facts.reachable_nodes() if node.master_id)
-    return min(owners, key=lambda node: (load[node.id], node.name), default=None)
+def neediest_master(topology: Topology, facts: Facts, newcomer: RedisNode, load: Counter[str]) -> NodeFacts | None:
+    """The slot owner that `newcomer` should replicate: one that lacks replicas (`load` counts them by master id),
+    none of whose shard shares the newcomer's machine, or else its zone, and then the one with the fewest."""
+    declared = {node.name: node for node in topology.nodes}
+    nodes = facts.reachable_nodes()
+
+    def cost(owner: NodeFacts) -> tuple[bool, int, int, str]:
+        shard = [declared[node.name] for node in nodes if owner.id in (node.id, node.master_id)]
+        same_zone = any(node.zone == newcomer.zone for node in shard)
+        same_machine = any(node.address == newcomer.address for node in shard)
+        return load[owner.id] >= topology.replicas, same_machine + same_zone, load[owner.id], owner.name
+
+    return min((node for node in nodes if node.role is Role.MASTER and node.slots), key=cost, default=None)
 
 
 def actual_shards(topology: Topology, facts: Facts) -> dict[str, int]:

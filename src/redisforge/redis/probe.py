@@ -19,7 +19,11 @@ async def probe_endpoint(
     endpoint: Endpoint, listener: Listener, login: Login, keys: Sequence[str], timeout_s: float
 ) -> EndpointFacts:
     """Connect to one listener and read `keys` (one per shard; they need not exist). Never raises for a failure:
-    it becomes the `problem`."""
+    it becomes the `problem`.
+
+    Where masters are read, each key is read in a transaction too: a proxy follows MOVED for a single command and so
+    hides that it still takes a former master for the owner, but it cannot do that inside MULTI.
+    """
     protocol = 3 if endpoint.protocol == "RESP3" else 2
     problem = ""
     try:
@@ -29,6 +33,9 @@ async def probe_endpoint(
                 await connection.call("PING")
             else:
                 replies = await connection.pipeline([("GET", key) for key in keys])
+                if not endpoint.prefer_replicas:
+                    for key in keys:  # one by one: Envoy takes the next MULTI for a nested one while EXEC is under way
+                        replies += await connection.pipeline([("MULTI",), ("GET", key), ("EXEC",)])
                 failed = [str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)]
                 problem = failed[0] if failed else ""
     except NodeError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import msgspec
 
-from redisforge.errors import GateError, RedisForgeError, UnitError
+from redisforge.errors import GateError, NodeError, RedisForgeError, UnitError
 from redisforge.fleet.journal import Journal
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import (
@@ -25,6 +26,7 @@ from redisforge.model.steps import (
     Step,
     StopUnit,
 )
+from redisforge.model.topology import Role
 from redisforge.model.unit import Unit
 from redisforge.plan.gates import GATES
 from redisforge.plan.view import newcomers
@@ -39,6 +41,8 @@ _POLL_LAST_S = 0.1
 _POLL_GROWTH = 1.25
 _LOADING_EXTENSION_S = 600.0
 """While a node reads its data set from disk a gate waits this much longer: large data sets take minutes."""
+_FAILOVER_ATTEMPT_S = 5.5
+"""Redis gives up a failover that was asked for after 5 s (cluster_legacy.c, CLUSTER_MF_TIMEOUT): then ask again."""
 _CRASHES_TO_GIVE_UP = 3
 _LOG_TAIL_LINES = 12
 
@@ -143,8 +147,9 @@ class Runner:
         started = {step.unit for step in phase.steps if isinstance(step, StartUnit | RestartUnit)}
         deadline = time.monotonic() + gate.deadline_s
         pause_s = _POLL_FIRST_S
+        asked_at = time.monotonic()
         facts = await self._observer.look(fresh_units=True)
-        while reasons := holds(self._cluster.topology, facts):
+        while reasons := (*holds(self._cluster.topology, facts), *_not_promoted(phase, facts)):
             if not started.issuperset(newcomers(before, facts)):
                 return facts
             loading = any(node.loading for node in facts.nodes.values())
@@ -157,10 +162,20 @@ class Runner:
                     next_step="`redisforge status` shows the state, `redisforge logs` what the processes say; "
                     "`redisforge up` goes on from here",
                 )
+            if time.monotonic() > asked_at + _FAILOVER_ATTEMPT_S:
+                asked_at = time.monotonic()
+                await self._ask_again(phase, facts)
             await asyncio.sleep(pause_s)
             pause_s = min(_POLL_LAST_S, pause_s * _POLL_GROWTH)
             facts = await self._observer.look()
         return facts
+
+    async def _ask_again(self, phase: Phase, facts: Facts) -> None:
+        """A vote can get lost while links come and go; Redis itself does not repeat a failover that was asked for."""
+        for step in phase.steps:
+            if isinstance(step, Promote) and facts.nodes[step.node].role is not Role.MASTER:
+                with contextlib.suppress(NodeError):  # it may have become a master meanwhile
+                    await self._step(step, facts)
 
     async def _fail_if_crashing(self, facts: Facts) -> None:
         for unit in facts.units.values():
@@ -179,6 +194,12 @@ async def log_tail(cluster: Cluster, unit_name: str) -> str:
     """The last lines that a Unit wrote."""
     text = await cluster.transport.read(cluster.runtime.log_path(unit_name)) or ""
     return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:]) or "its log is empty"
+
+
+def _not_promoted(phase: Phase, facts: Facts) -> tuple[str, ...]:
+    """CLUSTER FAILOVER only begins a failover: without this a gate could hold before anything has happened."""
+    asked = [facts.nodes[step.node] for step in phase.steps if isinstance(step, Promote)]
+    return tuple(f"{node.name} is no master yet" for node in asked if not (node.role is Role.MASTER and node.slots))
 
 
 def _target(step: Step) -> str:

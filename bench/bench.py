@@ -1,0 +1,274 @@
+"""`make bench`: measure RedisForge against the limits that it sets itself, all in one run.
+
+Seconds of a shared machine say little; so what has a yardstick is printed as a ratio to it, measured in the same run
+and in turns. Every figure is the median of several tries. The exit status is 1 when a limit is exceeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from redisforge.config.load import load
+from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
+from redisforge.fleet.ports import bind_problem
+from redisforge.model.facts import EndpointFacts, Facts, NodeFacts
+from redisforge.model.topology import Host, Topology
+from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.placement import place, split_slots
+from redisforge.plan.predict import apply, settle
+from redisforge.redis.connection import Connection
+from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster
+from redisforge.runbooks.units import Programs, build_units, certificate_names
+from redisforge.security.certificates import ensure_certificates
+from redisforge.security.secrets import resolve_credentials
+
+COMMAND = (sys.executable, "-m", "redisforge")
+PLAN_SHARDS = 1000
+PLAN_REPLICAS = 2
+FORMED_SHARDS = 100
+
+
+class Figure(NamedTuple):
+    """One measured figure. `limit` in the unit of `value`; None: reported, not judged."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None
+    tries: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether it keeps its limit."""
+        return self.limit is None or self.value <= self.limit
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--tries", type=int, default=5, help="tries per figure (default 5)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="redisforge-bench-") as folder:
+        figures = [*planner(options.tries), *help_time(options.tries), *life(Path(folder), options.tries)]
+    load_average = os.getloadavg()[0]
+    if options.json:
+        print(json.dumps({"load": load_average, "figures": [{**f._asdict(), "ok": f.ok} for f in figures]}, indent=1))
+    else:
+        for figure in figures:
+            limit = "" if figure.limit is None else f"limit {figure.limit:g}"
+            share = "" if figure.limit is None else f"{figure.value / figure.limit:6.0%} of it"
+            verdict = "     " if figure.limit is None else "ok   " if figure.ok else "OVER "
+            print(f"{verdict}{figure.name:<58}{figure.value:8.3f} {figure.unit:<3} {limit:<11}{share}")
+        print(f"median of {options.tries} tries each; {os.cpu_count()} cores, load average {load_average:.2f}")
+    return 0 if all(figure.ok for figure in figures) else 1
+
+
+def median_s(action: Callable[[], object], tries: int) -> float:
+    """The median of the seconds that `action` takes."""
+    return statistics.median(seconds(action) for _ in range(tries))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long one call takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def planner(tries: int) -> Iterator[Figure]:
+    """Placement and slots for 1,000 shards with 3,000 nodes; and one look of the planner at a formed cluster."""
+    hosts = [Host(f"host-{n}", f"10.0.{n // 250}.{n % 250}", f"zone-{n % 3}") for n in range(300)]
+
+    def plan() -> None:
+        place(hosts, PLAN_SHARDS, PLAN_REPLICAS)
+        split_slots(PLAN_SHARDS)
+
+    yield Figure("place and split 1,000 shards, 3,000 nodes", median_s(plan, tries), "s", 1.0, tries)
+    topology, facts = formed(FORMED_SHARDS)
+    value = median_s(lambda: next_phase(topology, facts, Wishes()), tries)
+    yield Figure(f"next phase of a whole cluster of {FORMED_SHARDS * 3} nodes", value, "s", None, tries)
+
+
+def formed(shards: int) -> tuple[Topology, Facts]:
+    """A whole cluster as facts, made by letting the planner form it in the model."""
+    text = f"shards: {shards}\nreplicas: 2\nports: {{redis: 20000}}\nplacement: {{allow_shared_hosts: true}}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "redisforge.yaml")
+        path.write_text(text)
+        topology = load(path, {}, Path(folder)).topology
+    nodes = {n.name: NodeFacts(name=n.name, address=n.address, port=n.port) for n in topology.nodes}
+    facts = Facts(observed_at_s=0.0, nodes={name: born(node) for name, node in nodes.items()})
+    while phase := next_phase(topology, facts, Wishes()):
+        facts = settle(topology, apply(topology, facts, phase.steps, Wishes()))
+        facts = reached(topology, facts)
+    return topology, facts
+
+
+def born(node: NodeFacts) -> NodeFacts:
+    """A blank node that answers."""
+    import msgspec
+
+    from redisforge.model.facts import PeerView
+
+    myself = PeerView(id=f"id-{node.name}", address=node.address, port=node.port, flags=("myself", "master"))
+    return msgspec.structs.replace(node, id=myself.id, peers=(myself,))
+
+
+def reached(topology: Topology, facts: Facts) -> Facts:
+    """The same facts with Envoys that know every node."""
+    import msgspec
+
+    from redisforge.model.facts import EnvoyFacts
+
+    hosts = tuple((node.address, node.port) for node in topology.nodes)
+    envoys = {e.name: EnvoyFacts(name=e.name, version="1", state="LIVE", hosts=hosts) for e in topology.envoys}
+    endpoints: tuple[EndpointFacts, ...] = facts.endpoints
+    return msgspec.structs.replace(facts, envoys=envoys, endpoints=endpoints)
+
+
+def help_time(tries: int) -> Iterator[Figure]:
+    """`redisforge --help`, the whole process."""
+    run("--help")  # the first one compiles
+    yield Figure("redisforge --help", median_s(lambda: run("--help"), tries), "s", 0.25, tries)
+
+
+def life(folder: Path, tries: int) -> Iterator[Figure]:
+    """`up` in turns with `redis-cli --cluster create`, then `status` of what runs."""
+    ups: list[float] = []
+    creates: list[tuple[float, float]] = []
+    stati: list[float] = []
+    config = folder / "redisforge.yaml"
+    config.write_text(f"name: bench\n{ports()}")
+    for number in range(tries):
+        home = folder / f"home-{number}"
+        variables = {"REDISFORGE_HOME": str(home)}
+        try:
+            ups.append(seconds(lambda v=variables: run("up", "--config", str(config), variables=v)))
+            stati.extend(seconds(lambda v=variables: run("status", variables=v)) for _ in range(3))
+        finally:
+            run("down", "--purge", "--yes", variables=variables)
+        creates.append(create_with_redis_cli(config, folder / f"yardstick-{number}"))
+    up = statistics.median(ups)
+    ended, agreed = (statistics.median(column) for column in zip(*creates, strict=True))
+    yield Figure("redisforge up, to all gates and the smoke test", up, "s", 5.0, tries)
+    yield Figure("redis-cli --cluster create, nodes already started", ended, "s", None, tries)
+    yield Figure("… and until every node says cluster_state:ok", agreed, "s", None, tries)
+    yield Figure("up : redis-cli --cluster create, until it ends", up / ended, "x", 3.0, tries)
+    yield Figure("redisforge status of six nodes", statistics.median(stati), "s", 0.5, tries * 3)
+
+
+def create_with_redis_cli(config: Path, home: Path) -> tuple[float, float]:
+    """Seconds that redis-cli needs to form the same nodes: until it ends, and until all say cluster_state:ok."""
+    topology = load(config, {}, config.parent).topology
+    with started_nodes(topology, home) as (cluster, cli_path):
+        login = cluster.operator_login()
+        nodes = [f"{node.address}:{node.port}" for node in topology.nodes]
+        argv = [cli_path, "--cluster", "create", *nodes, "--cluster-replicas", "1", "--cluster-yes"]
+        argv += ["--tls", "--cacert", login.ca_path, "--user", login.user]
+        variables = {**os.environ, "REDISCLI_AUTH": login.password.reveal()}
+        began = time.perf_counter()
+        subprocess.run(argv, check=True, capture_output=True, env=variables, timeout=60)
+        ended = time.perf_counter() - began
+        asyncio.run(until_ok(cluster))
+        return ended, time.perf_counter() - began
+
+
+@contextmanager
+def started_nodes(topology: Topology, home: Path) -> Iterator[tuple[Cluster, str]]:
+    """The nodes of `topology`, started and blank, without an Envoy; past their first two seconds."""
+    layout = cluster_layout(home, topology.name)
+    Path(layout.folder).mkdir(parents=True)
+    cache = cache_folder(os.environ)
+    engine = ensure_engine(topology.engine, cache, lambda _: None, os.environ)
+    envoy = ensure_envoy(topology.envoy.version, topology.envoy.path, cache, lambda _: None, os.environ)
+    credentials, _ = resolve_credentials(topology, {}, layout)
+    ensure_certificates(layout, certificate_names(topology), topology.tls, datetime.now(UTC))
+    units = build_units(topology, layout, credentials, Programs(engine, envoy))
+    cluster = make_cluster(topology, layout, credentials)
+    names = [node.name for node in topology.nodes]
+    try:
+        asyncio.run(cluster.runtime.start([units[name] for name in names], permit_blank=names))
+        asyncio.run(until_old(cluster))
+        yield cluster, engine.cli_path
+    finally:
+        asyncio.run(cluster.runtime.stop(names))
+        shutil.rmtree(home)
+
+
+async def until_old(cluster: Cluster) -> None:
+    """Wait until every node has run for three seconds: then the delay of a fresh master is behind it."""
+    await asyncio.gather(*(until(cluster, n, "INFO", lambda info: uptime_s(info) >= 3) for n in cluster.topology.nodes))
+
+
+async def until_ok(cluster: Cluster) -> None:
+    """Wait until every node holds the cluster to be ok."""
+    is_ok: Callable[[str], bool] = lambda info: "cluster_state:ok" in info  # noqa: E731
+    await asyncio.gather(*(until(cluster, n, "CLUSTER INFO", is_ok) for n in cluster.topology.nodes))
+
+
+async def until(cluster: Cluster, node: object, question: str, holds: Callable[[str], bool]) -> None:
+    """Ask a node until its answer is as wanted, for at most 30 s."""
+    from redisforge.errors import NodeError
+    from redisforge.model.topology import RedisNode
+
+    assert isinstance(node, RedisNode)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            async with await Connection.open(
+                (node.address, node.port), cluster.operator_login(), timeout_s=2
+            ) as connection:
+                while not holds(str(await connection.call(*question.split()))):
+                    if time.monotonic() > deadline:
+                        raise SystemExit(f"{node.name} did not get there within 30 s")
+                    await asyncio.sleep(0.01)
+                return
+        except NodeError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+
+
+def uptime_s(info: str) -> int:
+    """uptime_in_seconds of an answer to INFO."""
+    return int(info.partition("uptime_in_seconds:")[2].partition("\r")[0])
+
+
+def ports() -> str:
+    """The port options of a block of free ports, as YAML."""
+    for first in random.sample(range(20000, 30000, 200), 50):
+        wanted = [*range(first, first + 6), *range(first + 10000, first + 10006), *range(first + 100, first + 106)]
+        if not any(bind_problem("127.0.0.1", port) for port in wanted):
+            names = ("primary", "primary-resp3", "reader", "pubsub")
+            endpoints = ", ".join(f"{name}: {{port: {first + 100 + n}}}" for n, name in enumerate(names))
+            return f"ports: {{redis: {first}}}\nenvoy: {{admin_port: {first + 105}}}\nendpoints: {{{endpoints}}}\n"
+    raise SystemExit("no free block of ports")
+
+
+def run(*arguments: str, variables: dict[str, str] | None = None) -> None:
+    """Run the command; its failure ends the measurement with what it said."""
+    ended = subprocess.run(
+        [*COMMAND, *arguments], env={**os.environ, **(variables or {})}, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        raise SystemExit(f"redisforge {' '.join(arguments)}: exit status {ended.returncode}\n{ended.stderr}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""What every Runtime does alike: a small real program under a keeper, and the Units in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from unit_host import SLEEP, UnitHost
+
+from redisforge.fleet.fake import FakeRuntime
+from redisforge.fleet.runtime import Runtime
+from redisforge.model.facts import UnitFacts, UnitState
+from redisforge.model.secret import Secret
+from redisforge.model.unit import Unit, UnitFile
+
+
+class Subject(NamedTuple):
+    """A runtime, and a maker of Units (name, argument that changes the Unit) for it."""
+
+    runtime: Runtime
+    unit: Callable[..., Unit]
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Iterator[UnitHost]:
+    host = UnitHost(tmp_path / "main")
+    yield host
+    host.close()
+
+
+@pytest.fixture(params=["process", "fake"])
+def subject(request: pytest.FixtureRequest, units: UnitHost) -> Subject:
+    def unit(name: str = "one", variant: str = "") -> Unit:
+        return units.unit(name, (*SLEEP, variant), files=(UnitFile("settings.conf", variant),))
+
+    return Subject(units.runtime if request.param == "process" else FakeRuntime(), unit)
+
+
+async def running(runtime: Runtime, *names: str) -> dict[str, UnitFacts]:
+    """The facts, once each of `names` runs: a process needs a moment between its keeper's start and its own."""
+    deadline = time.monotonic() + 30.0
+    while True:
+        facts = await runtime.observe()
+        if all(name in facts and facts[name].state is UnitState.RUNNING for name in names):
+            return facts
+        assert time.monotonic() < deadline, f"not running: {facts}"
+        await asyncio.sleep(0.01)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+
+
+async def test_at_first_nothing_is_known(subject: Subject) -> None:
+    assert await subject.runtime.observe() == {}
+
+
+async def test_a_started_unit_runs_with_the_hash_of_its_configuration(subject: Subject) -> None:
+    unit = subject.unit()
+    await subject.runtime.start([unit])
+    facts = (await running(subject.runtime, "one"))["one"]
+    assert facts.name == "one"
+    assert facts.config_hash == unit.config_hash
+    assert facts.pid > 0
+    assert facts.keeper_pid > 0
+    assert facts.keeper_pid != facts.pid
+    assert (facts.restart_count, facts.reason) == (0, "")
+    assert not facts.has_cluster_config
+
+
+async def test_starting_nothing_is_fine(subject: Subject) -> None:
+    await subject.runtime.start([])
+    assert await subject.runtime.observe() == {}
+
+
+async def test_a_running_unit_is_left_alone(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit()])
+    before = await running(subject.runtime, "one")
+    await subject.runtime.start([subject.unit()])
+    assert await subject.runtime.observe() == before
+
+
+async def test_a_running_unit_keeps_the_hash_that_it_was_started_with(subject: Subject) -> None:
+    """So drift is seen: the files are the new ones, the process is the old one."""
+    await subject.runtime.start([subject.unit()])
+    before = await running(subject.runtime, "one")
+    await subject.runtime.start([subject.unit(variant="changed")])
+    assert await subject.runtime.observe() == before
+
+
+async def test_several_units_are_started_and_stopped_at_once_and_one_alone(subject: Subject) -> None:
+    names = ("one", "two", "three")
+    await subject.runtime.start([subject.unit(name) for name in names])
+    before = await running(subject.runtime, *names)
+    assert set(before) == set(names)
+    assert len({facts.pid for facts in before.values()} | {facts.keeper_pid for facts in before.values()}) == 6
+
+    await subject.runtime.stop(["two"])
+    after = await subject.runtime.observe()
+    assert after["two"].state is UnitState.STOPPED
+    assert (after["one"], after["three"]) == (before["one"], before["three"])
+
+    await subject.runtime.stop(names)
+    assert {facts.state for facts in (await subject.runtime.observe()).values()} == {UnitState.STOPPED}
+
+
+async def test_a_stopped_unit_is_known_and_has_no_process(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit()])
+    await running(subject.runtime, "one")
+    await subject.runtime.stop(["one"])
+    facts = (await subject.runtime.observe())["one"]
+    assert (facts.state, facts.pid, facts.keeper_pid, facts.config_hash) == (UnitState.STOPPED, 0, 0, "")
+
+
+async def test_stopping_twice_and_stopping_nobody_is_fine(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit()])
+    await running(subject.runtime, "one")
+    await subject.runtime.stop(["one"])
+    before = await subject.runtime.observe()
+    await subject.runtime.stop(["one"])
+    await subject.runtime.stop(["nobody"])
+    await subject.runtime.stop([])
+    assert await subject.runtime.observe() == before
+
+
+async def test_a_unit_started_after_a_stop_is_a_new_process_of_the_new_configuration(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit()])
+    before = (await running(subject.runtime, "one"))["one"]
+    await subject.runtime.stop(["one"])
+    changed = subject.unit(variant="changed")
+    await subject.runtime.start([changed])
+    after = (await running(subject.runtime, "one"))["one"]
+    assert after.pid != before.pid
+    assert after.config_hash == changed.config_hash != before.config_hash
+
+
+async def test_a_removed_unit_is_unknown_and_can_be_started_anew(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit("one"), subject.unit("two")])
+    await running(subject.runtime, "one", "two")
+    await subject.runtime.stop(["one"])
+    await subject.runtime.remove(["one", "nobody"])
+    assert set(await subject.runtime.observe()) == {"two"}
+    await subject.runtime.start([subject.unit("one")])
+    assert set(await running(subject.runtime, "one", "two")) == {"one", "two"}
+
+
+async def test_observing_changes_nothing(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit()])
+    before = await running(subject.runtime, "one")
+    before_copy = dict(before)
+    before.clear()  # what is handed out is the caller's own
+    assert await subject.runtime.observe() == before_copy == await subject.runtime.observe()
+
+
+async def test_every_unit_has_a_log_of_its_own(subject: Subject) -> None:
+    paths = [subject.runtime.log_path(name) for name in ("one", "two")]
+    assert all(paths)
+    assert len(set(paths)) == 2
+
+
+# Only processes: Units in memory have no files and no programs.
+
+
+async def test_the_files_of_a_unit_are_placed_before_it_starts(units: UnitHost) -> None:
+    reader = "import time; print(open('settings.conf').read(), open('users.acl').read(), flush=True); time.sleep(300)"
+    unit = units.unit(
+        argv=(*SLEEP[:-1], reader),
+        files=(UnitFile("settings.conf", "plain"), UnitFile("users.acl", Secret("swordfish"), 0o600)),
+    )
+    await units.runtime.start([unit])
+    await running(units.runtime, "worker")
+    await asyncio.to_thread(units.await_log, "plain swordfish\n")
+    assert modes(units.folder())["users.acl"] == 0o600
+    assert "swordfish" not in units.folder().joinpath("unit.json").read_text()
+    await units.runtime.stop(["worker"])
+    await units.runtime.remove(["worker"])
+    assert not units.folder().exists()
+
+
+async def test_the_files_of_a_running_unit_are_the_new_ones(units: UnitHost) -> None:
+    await units.runtime.start([units.unit(files=(UnitFile("settings.conf", "old"),))])
+    await running(units.runtime, "worker")
+    await units.runtime.start([units.unit(files=(UnitFile("settings.conf", "new"),))])
+    assert units.folder().joinpath("settings.conf").read_text() == "new"

@@ -1,0 +1,194 @@
+"""A changed redisforge.yaml over a running cluster, other shapes of clusters, and several of them on one machine."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cluster_tool import SLOT_COUNT, Cluster, is_alive, until
+from conftest import MakeCluster
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_changed_setting_restarts_one_node_after_the_other_and_loses_no_key(fresh: Cluster) -> None:
+    keys = fresh.write_keys()
+    old, envoy = fresh.pids(), fresh.pid("envoy-1")
+    fresh.declare(memory={"max": "96mb"})
+    planned = fresh.run("up", "--dry-run")
+
+    phases = fresh.up()
+
+    assert "restart redis-1" in planned.stdout
+    applied = [title for title in phases if title.startswith("apply the changed configuration to ")]
+    assert len(applied) == 6
+    assert len([title for title in phases if title.startswith("hand over from ")]) == 3
+    assert fresh.read_keys(keys) == keys
+    assert {node["max_memory_bytes"] for node in fresh.nodes().values()} == {96 * 1024 * 1024}
+    assert not [unit for unit, pids in fresh.pids().items() if unit != "envoy-1" and pids == old[unit]]
+    assert fresh.pid("envoy-1") == envoy
+    assert fresh.is_healthy()
+    assert fresh.up() == []
+
+
+def test_every_write_during_a_changed_setting_is_kept(fresh: Cluster) -> None:
+    """One writer all the time; what was acknowledged must be there at the end."""
+    acknowledged: dict[str, str] = {}
+    with fresh.client(retry=None) as client, fresh.start("up") as plain:
+        plain.wait(60)
+        fresh.declare(memory={"max": "96mb"})
+        with fresh.start("up") as process:
+            number = 0
+            while process.poll() is None:
+                key = f"during:{number}"
+                number += 1
+                try:
+                    client.set(key, key)
+                except Exception:  # noqa: S112 - a refused write is not acknowledged, which is all that counts
+                    continue
+                acknowledged[key] = key
+            assert process.returncode == 0, process.communicate()
+
+    assert len(acknowledged) > 100
+    assert fresh.read_keys(acknowledged) == acknowledged
+
+
+def test_more_replicas_in_the_file_are_added(fresh: Cluster) -> None:
+    keys, ids = fresh.write_keys(), {name: node["id"] for name, node in fresh.nodes().items()}
+    fresh.declare(replicas=2)
+
+    fresh.up()
+
+    nodes = fresh.nodes()
+    assert len(nodes) == 9
+    assert {name: nodes[name]["id"] for name in ids} == ids
+    for shard in (1, 2, 3):
+        roles = sorted(node["role"] for node in nodes.values() if node["shard"] == shard)
+        assert roles == ["master", "replica", "replica"]
+    assert fresh.read_keys(keys) == keys
+    assert fresh.is_healthy()
+    assert fresh.up() == []
+
+
+def test_another_number_of_shards_is_refused_and_changes_nothing(fresh: Cluster) -> None:
+    pids = fresh.pids()
+    fresh.declare(shards=4)
+
+    result = fresh.run("up")
+
+    assert result.status == 9, str(result)
+    assert "3 masters" in result.stderr
+    assert "4 shards" in result.stderr
+    assert "shards: 3" in result.stderr
+    assert fresh.run("up", "--dry-run").status == 9
+    fresh.declare(shards=3)
+    assert fresh.pids() == pids
+    assert fresh.is_healthy()
+
+
+def test_no_shard_has_two_nodes_in_one_zone(make_cluster: MakeCluster) -> None:
+    hosts = [{"name": f"host-{zone}", "address": f"127.0.0.1{n}", "zone": zone} for n, zone in enumerate("abc", 1)]
+    cluster = make_cluster(hosts=hosts)
+
+    cluster.up()
+
+    nodes = cluster.nodes()
+    assert sorted(node["zone"] for node in nodes.values()) == list("aabbcc")
+    for shard in (1, 2, 3):
+        zones = [node["zone"] for node in nodes.values() if node["shard"] == shard]
+        assert len(set(zones)) == len(zones) == 2
+    assert len({node["zone"] for node in cluster.masters().values()}) == 3
+    shown = cluster.run("status").stdout
+    assert "ZONE" in shown
+    assert "host-c" in shown
+    keys = cluster.write_keys(50)
+    assert cluster.read_keys(keys) == keys
+
+
+def test_two_envoys_serve_the_same_cluster(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(envoy={"instances": 2})
+    cluster.up()
+    first = cluster.ports.first
+
+    with cluster.client("primary", "--envoy", "envoy-1") as one, cluster.client("primary", "--envoy", "envoy-2") as two:
+        one.set("shared", "by one")
+        assert two.get("shared") == b"by one"
+    assert f":{first + 100}/" in cluster.url()
+    assert f":{first + 200}/" in cluster.url("primary", "--envoy", "envoy-2")
+    listed = [(door["name"], door["envoy"], door["state"]) for door in cluster.status()["endpoints"]]
+    assert len(listed) == 8
+    assert {envoy for _, envoy, _ in listed} == {"envoy-1", "envoy-2"}
+    assert {state for _, _, state in listed} == {"ok"}
+    unknown = cluster.run("url", "--envoy", "envoy-3")
+    assert unknown.status == 14
+    assert "envoy-1, envoy-2" in unknown.stderr
+    tested = cluster.run("test-cluster", "127.0.0.1", str(first + 200))
+    assert tested.status == 0, str(tested)
+
+
+def test_several_clusters_on_one_machine(make_cluster: MakeCluster) -> None:
+    one = make_cluster("one")
+    two = make_cluster("two", home=one.home)
+    with ThreadPoolExecutor(2) as together:
+        assert all(together.map(Cluster.up, (one, two)))
+
+    unnamed = one.run("status")
+
+    assert unnamed.status == 14, str(unnamed)
+    assert "one, two" in unnamed.stderr
+    assert "--cluster" in unnamed.stderr
+    assert one.run("status", "--cluster", "three").status == 14
+    assert one.status()["cluster"]["name"] == "one"
+    assert two.status()["cluster"]["name"] == "two"
+    keys = two.write_keys(20)
+    down = one.run("down", "--cluster", "one")
+    assert down.status == 0, str(down)
+    assert not one.processes()
+    assert two.is_healthy()
+    assert two.read_keys(keys) == keys
+
+
+def test_ports_of_another_cluster_are_named_with_that_cluster(shared: Cluster, make_cluster: MakeCluster) -> None:
+    rival = make_cluster("rival", home=shared.home)
+    rival.declare(ports={"redis": shared.ports.first})
+
+    result = rival.run("up")
+
+    assert result.status == 7, str(result)
+    assert f"127.0.0.1:{shared.ports.first}" in result.stderr
+    assert "cluster 'main'" in result.stderr
+    assert not rival.path.exists()
+    assert shared.is_healthy()
+
+
+def test_of_two_ups_at_once_one_succeeds_and_the_other_names_it(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    with cluster.start("up") as first:
+        until(lambda: (cluster.path / "journal.jsonl").exists(), "the first `up` at work")
+        second = cluster.run("up")
+        assert second.status == 8, str(second)
+        assert f"(process {first.pid})" in second.stderr
+        assert "`redisforge up`" in second.stderr
+        down = cluster.run("down", "--purge", "--yes")
+        assert down.status in (8, 14), str(down)
+        output, errors = first.communicate(timeout=60)
+        assert first.returncode == 0, f"{output}{errors}"
+
+    assert cluster.is_healthy()
+    assert cluster.status()["cluster"]["slots_ok"] == SLOT_COUNT
+    assert cluster.up() == []
+
+
+def test_ctrl_c_ends_up_with_130_and_the_next_goes_on(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    with cluster.start("up") as process:
+        until(lambda: (cluster.path / "units").exists(), "the first units")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, errors
+        assert "Traceback" not in errors
+        assert not is_alive(process.pid)
+
+    cluster.up()
+    assert cluster.is_healthy()
