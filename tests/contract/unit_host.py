@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from redisforge.fleet import keeper
 from redisforge.fleet.runtime import ProcessRuntime
 from redisforge.fleet.transport import LocalTransport
@@ -22,13 +24,9 @@ from redisforge.model.unit import Unit
 
 KEEPER = Path(keeper.__file__)
 PYTHON = (sys.executable, "-I", "-S")
-SLEEP = (*PYTHON, "-c", "import time; print('ready', flush=True); time.sleep(300)")
+SLEEP = ("/bin/sh", "-c", "echo ready; exec sleep 300")
 """Says that it is ready, and ends by itself if a test should forget it."""
-STUBBORN = (
-    *PYTHON,
-    "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(300)",
-)
+STUBBORN = ("/bin/sh", "-c", "trap '' TERM; echo ready; exec sleep 300")
 """Does not end on SIGTERM."""
 
 
@@ -53,6 +51,14 @@ def kill(pid: int) -> None:
     """kill -9, and wait until it is gone."""
     os.kill(pid, signal.SIGKILL)
     until(lambda: not is_alive(pid), f"the end of process {pid}")
+
+
+def has_open(pid: int, name: str) -> bool:
+    """Whether the process has a file of this name open."""
+    try:
+        return any(link.readlink().name == name for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
 
 
 def processes_below(folder: Path) -> dict[int, str]:
@@ -93,8 +99,8 @@ class UnitHost:
         asyncio.run(self.runtime.stop(names or ("worker",)))
 
     def facts(self, name: str = "worker") -> UnitFacts:
-        """The Unit's state now."""
-        return asyncio.run(self.runtime.observe())[name]
+        """The Unit's state now, as `keeper.py state` prints it (test_runtimes.py reads it from the script)."""
+        return msgspec.convert(keeper.describe(self.layout.unit(name)), UnitFacts)
 
     def reach(self, state: UnitState, name: str = "worker") -> UnitFacts:
         """Wait until the Unit is in `state`."""
@@ -126,6 +132,11 @@ class UnitHost:
         """Wait until the log holds `text`, `count` times."""
         until(lambda: self.log(name).count(text) >= count, f"{count} times {text!r} in the log of {name}")
 
+    def keepers(self, name: str = "worker") -> list[int]:
+        """The pids of all keepers of the Unit, also of one that has only just been started."""
+        wanted = f" keep {self.layout.unit(name)}"
+        return [pid for pid, command in processes_below(self.path).items() if command.endswith(wanted)]
+
     def run_keeper(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run keeper.py as a script, to its end."""
         return subprocess.run(
@@ -135,8 +146,10 @@ class UnitHost:
     def close(self) -> None:
         """Stop everything, and fail if a process is left."""
         units = Path(self.layout.units)
-        folders = [str(path) for path in units.iterdir()] if units.is_dir() else []
-        self.run_keeper("stop", *folders)
+        folders = [path for path in units.iterdir() if path.is_dir()] if units.is_dir() else []
+        for folder in folders:  # a second keeper that has not left yet would take over from the stopped one
+            until(lambda name=folder.name: len(self.keepers(name)) <= 1, f"one keeper of {folder.name}")
+        self.run_keeper("stop", *map(str, folders))
         left = processes_below(self.path)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,11 @@ import yaml
 ADDRESS = "127.0.0.1"
 COMMAND = (sys.executable, "-m", "redisforge")
 SOURCE = Path(__file__).parents[2] / "src"
+COMMAND_LIMIT_S = 90.0
 BLOCK_SIZE = 250
 SLOT_COUNT = 16384
+AT_ONCE: dict[str, Any] = {"retry": None}
+"""For redis-py: the first failure is an answer; its retries would hide it for seconds."""
 NODE_NAMES = tuple(f"redis-{number}" for number in range(1, 7))
 PASSWORD_NAMES = (
     "REDIS_REQUIREPASS",
@@ -110,13 +113,12 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(SOURCE), "REDISFORGE_HOME": str(home), "COLUMNS": "200", **more}
 
 
-def run_command(
-    *arguments: str, folder: Path, variables: Mapping[str, str], answer: str = "", limit_s: float = 90.0
-) -> Result:
+def run_command(*arguments: str, folder: Path, variables: Mapping[str, str], answer: str = "") -> Result:
     """Run `redisforge ARGUMENTS` to its end; `answer` is its standard input."""
     ended = subprocess.run(
         (*COMMAND, *arguments),
-        cwd=folder, env=dict(variables), input=answer, text=True, capture_output=True, timeout=limit_s, check=False,
+        cwd=folder, env=dict(variables), input=answer, text=True, capture_output=True, check=False,
+        timeout=COMMAND_LIMIT_S,
     )  # fmt: skip
     return Result(ended.returncode, ended.stdout, ended.stderr)
 
@@ -197,14 +199,13 @@ class Cluster:
 
     # --- the command ---
 
-    def run(self, *arguments: str, answer: str = "", limit_s: float = 90.0, **variables: str) -> Result:
+    def run(self, *arguments: str, answer: str = "", **variables: str) -> Result:
         """Run the command in the folder of redisforge.yaml."""
         result = run_command(
             *arguments,
             folder=self.folder,
             variables=environment(self.home, **variables),
             answer=answer,
-            limit_s=limit_s,
         )
         self.transcript.append(result)
         return result
@@ -307,20 +308,21 @@ class Cluster:
         return result.stdout.strip()
 
     @contextlib.contextmanager
-    def client(self, endpoint: str = "primary", *arguments: str, **options: Any) -> Iterator[Any]:
+    def client(self, endpoint: str = "primary", *arguments: str, **options: Any) -> Generator[Any]:
         """redis-py on the URL that the command prints."""
         with contextlib.closing(redis.Redis.from_url(self.url(endpoint, *arguments), **options)) as client:  # pyright: ignore[reportUnknownMemberType]
             yield client
 
     @contextlib.contextmanager
-    def node_client(self, unit: str) -> Iterator[Any]:
+    def node_client(self, unit: str) -> Generator[Any]:
         """redis-py to a node itself, as the operator."""
         node = self.declared(unit)
         tls = self.path / "tls"
         client = redis.Redis(
             host=node["address"], port=node["port"], username="operator_user",
             password=self.passwords()["REDIS_REQUIREPASS"], ssl=True, ssl_ca_certs=str(tls / "ca.crt"),
-            ssl_certfile=str(tls / "operator.crt"), ssl_keyfile=str(tls / "operator.key"), decode_responses=True, retry=None,
+            ssl_certfile=str(tls / "operator.crt"), ssl_keyfile=str(tls / "operator.key"), decode_responses=True,
+            **AT_ONCE,
         )  # fmt: skip
         with contextlib.closing(client):
             yield client

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster_tool import Cluster, kill, until
+
 from conftest import MakeCluster
 
 pytestmark = pytest.mark.integration

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster_tool import NODE_NAMES, Cluster, is_alive, kill, until
+
 from conftest import MakeCluster
 
 pytestmark = pytest.mark.integration

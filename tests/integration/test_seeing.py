@@ -144,7 +144,7 @@ def test_the_reader_reads_and_does_not_write(shared: Cluster) -> None:
     with shared.client() as writer, shared.client("reader", retry=None) as reader:
         writer.set("seeing:read", "me")
         until(lambda: reader.get("seeing:read") == b"me", "the copy at the replica", 5)
-        with pytest.raises(redis.RedisError, match="(?i)perm"):
+        with pytest.raises(redis.RedisError, match=r"(?i)perm"):
             reader.set("seeing:read", "you")
         writer.delete("seeing:read")
 

@@ -17,6 +17,7 @@ import redis
 import yaml
 from cluster_tool import (
     ADDRESS,
+    AT_ONCE,
     NODE_NAMES,
     PASSWORD_NAMES,
     SLOT_COUNT,
@@ -25,6 +26,7 @@ from cluster_tool import (
     is_taken,
     run_command,
 )
+
 from conftest import MakeCluster
 
 pytestmark = pytest.mark.integration
@@ -152,9 +154,9 @@ def test_the_default_user_is_off_everywhere(shared: Cluster) -> None:
         with shared.node_client(name) as client:
             assert next(line for line in client.acl_list() if line.startswith("user default ")).split()[2] == "off"
     for port in (shared.ports.first, shared.ports.first + 100):
-        with redis.Redis(host=ADDRESS, port=port, ssl=True, ssl_ca_certs=ca, protocol=2, retry=None) as anonymous:
-            with pytest.raises(redis.RedisError, match="(?i)auth"):
-                anonymous.ping()  # pyright: ignore[reportUnknownMemberType]
+        client = redis.Redis(host=ADDRESS, port=port, ssl=True, ssl_ca_certs=ca, protocol=2, **AT_ONCE)
+        with client as anonymous, pytest.raises(redis.RedisError, match=r"(?i)auth"):
+            anonymous.ping()  # pyright: ignore[reportUnknownMemberType]
 
 
 def test_a_second_up_changes_nothing_and_says_so(shared: Cluster) -> None:

@@ -109,10 +109,14 @@ Step = StartUnit | RestartUnit | StopUnit | SetConfigEpoch | AssignSlots | Meet 
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """The condition that must hold after a phase: a name from plan/gates.py and its deadline in seconds."""
+    """The condition that must hold after a phase: a name from plan/gates.py and its deadline in seconds.
+
+    With `envoy` it asks about that Envoy alone: others may still run with an older configuration.
+    """
 
     name: str
     deadline_s: float
+    envoy: str = ""
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):

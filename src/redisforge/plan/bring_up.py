@@ -93,10 +93,14 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
     for make in makers:
         if phase := make(topology, facts):
             return phase
+    drifted = _drifted(facts, wishes)
     if gates.endpoints_serve(topology, facts):
+        # An Envoy that runs with an older configuration need not have the endpoints that are declared now.
+        if outdated := [name for name in drifted if name not in facts.nodes]:
+            return _apply_drift(topology, facts, outdated)
         gate = Gate("endpoints_serve", 15.0)
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
-    return _apply_drift(topology, facts, wishes) if wishes.config_hashes else None
+    return _apply_drift(topology, facts, drifted) if drifted else None
 
 
 def _start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
@@ -361,15 +365,17 @@ def _settle(topology: Topology, facts: Facts) -> Phase | None:
     return Phase(title=title, steps=(), gate=Gate("in_sync", 120.0))
 
 
-def _apply_drift(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
-    """Restart one Unit whose running configuration is not the declared one: replicas, masters, then Envoys."""
-    drifted = [
+def _drifted(facts: Facts, wishes: Wishes) -> list[str]:
+    """Units whose running configuration is not the declared one."""
+    return [
         name
         for name, config_hash in wishes.config_hashes.items()
         if facts.units[name].config_hash not in ("", config_hash)
     ]
-    if not drifted:
-        return None
+
+
+def _apply_drift(topology: Topology, facts: Facts, drifted: list[str]) -> Phase:
+    """Restart one of the drifted Units: replicas first, then masters, then Envoys."""
 
     def order(name: str) -> tuple[bool, bool, str]:
         node = facts.nodes.get(name)
@@ -382,5 +388,5 @@ def _apply_drift(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | No
         step: Step = Promote(node=replicas[0].name, mode="handover", why=f"{name} is about to restart")
         return Phase(title=f"hand over from {name}", steps=(step,), gate=Gate("in_sync", 60.0))
     step = RestartUnit(unit=name, why="it runs with an older configuration")
-    gate = Gate("endpoints_serve" if node is None else "in_sync", 60.0)
+    gate = Gate("endpoints_serve", 60.0, envoy=name) if node is None else Gate("in_sync", 60.0)
     return Phase(title=f"apply the changed configuration to {name}", steps=(step,), gate=gate)

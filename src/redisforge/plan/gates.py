@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import SlotRange, describe, merge, subtract
+from redisforge.model.steps import Gate
 from redisforge.model.topology import Role, Topology
 from redisforge.plan.view import ALL_SLOTS, connected_ids, unclaimed_slots
 
@@ -159,6 +162,24 @@ GATES: dict[str, Callable[[Topology, Facts], Reasons]] = {
     "promoted": promoted,
     "endpoints_serve": endpoints_serve,
 }
+
+
+def reasons_against(gate: Gate, topology: Topology, facts: Facts) -> Reasons:
+    """Why `gate` does not hold; empty: it holds. Raises KeyError for a name that GATES does not have."""
+    if gate.envoy:
+        topology, facts = _at_envoy(topology, facts, gate.envoy)
+    return GATES[gate.name](topology, facts)
+
+
+def _at_envoy(topology: Topology, facts: Facts, name: str) -> tuple[Topology, Facts]:
+    """Both as if `name` were the only Envoy."""
+    endpoints = tuple(
+        replace(endpoint, listeners=tuple(listener for listener in endpoint.listeners if listener.envoy == name))
+        for endpoint in topology.endpoints
+    )
+    probed = tuple(endpoint for endpoint in facts.endpoints if endpoint.envoy == name)
+    envoys = {envoy_name: envoy for envoy_name, envoy in facts.envoys.items() if envoy_name == name}
+    return replace(topology, endpoints=endpoints), replace(facts, endpoints=probed, envoys=envoys)
 
 
 def _owners(node: NodeFacts) -> dict[str, tuple[SlotRange, ...]]:

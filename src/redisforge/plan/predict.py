@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from redisforge.model.facts import EndpointFacts, EnvoyFacts, Facts, NodeFacts, PeerView, UnitFacts, UnitState
-from redisforge.model.slots import merge
+from redisforge.model.slots import SLOT_COUNT, SlotRange, merge, subtract
 from redisforge.model.steps import (
     AssignSlots,
     Forget,
@@ -23,11 +23,13 @@ from redisforge.model.steps import (
     Step,
     StopUnit,
 )
-from redisforge.model.topology import Topology
+from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.placement import split_slots
 
 _replace = msgspec.structs.replace
 _PHASE_LIMIT = 400
+_BLANK_FLAGS = ("myself", "master")
 
 
 def predict_plan(topology: Topology, facts: Facts, wishes: Wishes) -> Plan:
@@ -38,6 +40,8 @@ def predict_plan(topology: Topology, facts: Facts, wishes: Wishes) -> Plan:
         RuntimeError: the plan does not converge (a defect in the planner).
     """
     phases: list[Phase] = []
+    # What nodes tell proxies follows from gossip in time, which this model does not have.
+    facts = _replace(facts, nodes={name: _replace(node, listed=None) for name, node in facts.nodes.items()})
     while phase := next_phase(topology, facts, wishes):
         phases.append(phase)
         if len(phases) > _PHASE_LIMIT:
@@ -55,12 +59,13 @@ def apply(topology: Topology, facts: Facts, steps: tuple[Step, ...], wishes: Wis
 
 def _apply_one(topology: Topology, facts: Facts, step: Step, wishes: Wishes) -> Facts:
     if isinstance(step, StartUnit | RestartUnit):
-        return _started(topology, facts, step.unit, wishes)
+        blank = isinstance(step, StartUnit) and step.permit_blank
+        return _started(topology, facts, step.unit, wishes, blank=blank)
     if isinstance(step, StopUnit):
         return _with_unit(facts, UnitFacts(name=step.unit, state=UnitState.STOPPED))
     node = facts.nodes[step.node]
     if isinstance(step, SetConfigEpoch):
-        return _with_node(facts, _replace(node, current_epoch=step.epoch))
+        return _with_node(facts, _replace(_own(node, config_epoch=step.epoch), current_epoch=step.epoch))
     if isinstance(step, AssignSlots):
         return _with_node(facts, _own(node, slots=merge((*node.slots, *step.slots))))
     if isinstance(step, Meet):
@@ -78,31 +83,68 @@ def _forgotten(facts: Facts, node: NodeFacts, step: Forget) -> Facts:
     return _with_node(facts, _replace(node, peers=left))
 
 
-def _started(topology: Topology, facts: Facts, name: str, wishes: Wishes) -> Facts:
+def _started(topology: Topology, facts: Facts, name: str, wishes: Wishes, *, blank: bool) -> Facts:
     unit = UnitFacts(
         name=name,
         state=UnitState.RUNNING,
         config_hash=wishes.config_hashes.get(name, ""),
         has_cluster_config=True,
     )
+    before = facts.units.get(name)
     facts = _with_unit(facts, unit)
     if name not in facts.nodes:
         hosts = tuple((node.address, node.port) for node in topology.nodes)
         return _replace(facts, envoys={**facts.envoys, name: EnvoyFacts(name=name, hosts=hosts)})
-    node = facts.nodes[name]
-    if node.reachable:
+    if facts.nodes[name].reachable:
         return facts
+    comes_back = before is not None and before.has_cluster_config and not blank
+    node = _returned(topology, facts, name) if comes_back else _born(topology.node(name))
+    return _with_node(facts, node)
+
+
+def _born(declared: RedisNode) -> NodeFacts:
+    """A node that starts for the first time: alone, and master of nothing."""
+    myself = PeerView(id=f"new-{declared.name}", address=declared.address, port=declared.port, flags=_BLANK_FLAGS)
+    return _speaking(declared, (myself,), myself.id)
+
+
+def _returned(topology: Topology, facts: Facts, name: str) -> NodeFacts:
+    """A member that starts with its data: as the others remember it, or, if nobody can be asked, as declared."""
     declared = topology.node(name)
-    myself = PeerView(id=f"new-{name}", address=declared.address, port=declared.port, flags=("myself", "master"))
-    born = NodeFacts(
-        name=name,
+    for node in facts.reachable_nodes():
+        for peer in node.peers:
+            if (peer.address, peer.port) == (declared.address, declared.port) and peer.id != node.id:
+                return _speaking(declared, node.peers, peer.id)
+    masters = {node.shard: node for node in topology.nodes if node.intended_role is Role.MASTER}
+    split = split_slots(topology.shards)
+    members = tuple(
+        PeerView(
+            id=f"old-{node.name}",
+            address=node.address,
+            port=node.port,
+            flags=("master",) if node is masters[node.shard] else ("slave",),
+            master_id="" if node is masters[node.shard] else f"old-{masters[node.shard].name}",
+            slots=(split[node.shard],) if node is masters[node.shard] else (),
+        )
+        for node in topology.nodes
+    )
+    return _speaking(declared, members, f"old-{name}")
+
+
+def _speaking(declared: RedisNode, views: tuple[PeerView, ...], own_id: str) -> NodeFacts:
+    """A node that has just started and knows what `views` say; the one with `own_id` is itself."""
+    peers = tuple(
+        _replace(view, flags=(("myself",) if view.id == own_id else ()) + _others(view.flags)) for view in views
+    )
+    return NodeFacts(
+        name=declared.name,
         address=declared.address,
         port=declared.port,
-        id=myself.id,
-        peers=(myself,),
+        id=own_id,
+        peers=peers,
         cluster_state="fail",
+        current_epoch=max((peer.config_epoch for peer in peers), default=0),
     )
-    return _with_node(facts, born)
 
 
 def _promote(facts: Facts, replica: NodeFacts) -> Facts:
@@ -111,39 +153,34 @@ def _promote(facts: Facts, replica: NodeFacts) -> Facts:
     slots = old.slots if old else ()
     new_epoch = max((node.current_epoch for node in facts.reachable_nodes()), default=0) + 1
     took = _own(replica, flags=("myself", "master"), master_id="", slots=slots, config_epoch=new_epoch)
-    nodes: dict[str, NodeFacts] = {}
-    for name, node in facts.nodes.items():
-        if node.name == replica.name:
-            nodes[name] = took
-        elif node.reachable and node.id == replica.master_id:
-            nodes[name] = _own(node, flags=("myself", "slave"), master_id=replica.id, slots=())
-        elif node.reachable:
-            peers = tuple(_replace(p, slots=()) if old and p.id == old.id else p for p in node.peers)
-            nodes[name] = _replace(node, peers=peers)
-        else:
-            nodes[name] = node
-    return _replace(facts, nodes=nodes)
+    took = _replace(took, current_epoch=new_epoch)
+    master = facts.node_by_id(replica.master_id)
+    facts = _with_node(facts, took)
+    if master is None:
+        return facts
+    return _with_node(facts, _own(master, flags=("myself", "slave"), master_id=replica.id, slots=()))
 
 
 def settle(topology: Topology, facts: Facts) -> Facts:
     """Let gossip spread: acquainted nodes come to know each other and agree, links come up, Envoys follow."""
-    groups = _components(facts)
     nodes = dict(facts.nodes)
-    for group in groups:
-        own = {node.id: _replace(node.myself, flags=_others(node.myself.flags)) for node in group if node.myself}
-        dead = {p.id: p for node in group for p in node.peers if p.id not in own}
-        covered = sum(r.slot_count for view in (*own.values(), *dead.values()) for r in view.slots) == 16384
+    for group in _components(facts):
+        views = _agreed_views(group)
+        covered = sum(r.slot_count for view in views.values() for r in view.slots) == SLOT_COUNT
+        epoch = max(view.config_epoch for view in views.values())
         for node in group:
             peers = tuple(
                 _replace(view, flags=("myself", *view.flags)) if peer_id == node.id else view
-                for peer_id, view in {**dead, **own}.items()
+                for peer_id, view in views.items()
             )
+            is_replica = views[node.id].role is Role.REPLICA
             nodes[node.name] = _replace(
                 node,
                 peers=peers,
                 cluster_state="ok" if covered else "fail",
-                master_link_up=bool(node.master_id),
-                replication_offset=node.replication_offset or int(bool(node.master_id)),
+                current_epoch=max(epoch, node.current_epoch),
+                master_link_up=is_replica,
+                replication_offset=node.replication_offset or int(is_replica),
             )
     endpoints = tuple(
         EndpointFacts(
@@ -154,6 +191,39 @@ def settle(topology: Topology, facts: Facts) -> Facts:
         for listener in endpoint.listeners
     )  # fmt: skip
     return _replace(facts, nodes=nodes, endpoints=endpoints)
+
+
+def _agreed_views(group: list[NodeFacts]) -> dict[str, PeerView]:
+    """What all nodes of a group come to believe of every id: a slot belongs to its claim with the highest epoch.
+
+    A master that so loses its last slot becomes a replica of the winner, and its replicas follow. (Redis Cluster
+    specification, "UPDATE messages" and "replica migration"; cluster_legacy.c, clusterUpdateSlotsConfigWith.)
+    """
+    own = {node.id: _replace(node.myself, flags=_others(node.myself.flags)) for node in group if node.myself}
+    dead: dict[str, PeerView] = {}
+    for peer in (peer for node in group for peer in node.peers if peer.id not in own):
+        if peer.id not in dead or peer.config_epoch > dead[peer.id].config_epoch:
+            dead[peer.id] = _replace(peer, flags=_others(peer.flags))
+    views = {**dead, **own}
+    taken: tuple[SlotRange, ...] = ()
+    winners: list[PeerView] = []
+    for view in sorted(views.values(), key=lambda view: (-view.config_epoch, view.id not in own)):
+        if not view.slots:
+            continue
+        left = subtract(view.slots, taken)
+        if left != merge(view.slots):
+            views[view.id] = _replace(view, slots=left)
+        if left:
+            taken = merge((*taken, *left))
+            winners.append(view)
+        elif view.id in own:
+            winner = next(w for w in winners if subtract(view.slots, w.slots) != merge(view.slots))
+            views[view.id] = _replace(view, slots=(), flags=("slave",), master_id=winner.id)
+    for view in list(views.values()):
+        master = views.get(view.master_id)
+        if master and master.master_id and master.master_id != view.id:
+            views[view.id] = _replace(view, master_id=master.master_id)
+    return views
 
 
 def _components(facts: Facts) -> list[list[NodeFacts]]:

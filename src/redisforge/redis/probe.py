@@ -10,7 +10,7 @@ import hiredis
 from redisforge.errors import NodeError
 from redisforge.model.facts import EndpointFacts
 from redisforge.model.topology import Endpoint, EndpointKind, Listener
-from redisforge.redis.connection import Connection, Login
+from redisforge.redis.connection import Connection, Login, Reply
 
 PROBE_PREFIX = "redisforge:probe:"
 
@@ -33,11 +33,12 @@ async def probe_endpoint(
                 await connection.call("PING")
             else:
                 replies = await connection.pipeline([("GET", key) for key in keys])
-                if not endpoint.prefer_replicas:
+                may_read = not any(_is_denial(reply) for reply in replies)
+                if may_read and not endpoint.prefer_replicas:
                     for key in keys:  # one by one: Envoy takes the next MULTI for a nested one while EXEC is under way
                         replies += await connection.pipeline([("MULTI",), ("GET", key), ("EXEC",)])
-                failed = [str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)]
-                problem = failed[0] if failed else ""
+                errors = (reply for reply in replies if isinstance(reply, hiredis.ReplyError))
+                problem = next((str(error) for error in errors if not _is_denial(error)), "")
     except NodeError as error:
         problem = f"{error.what}: {error.why}"
     return EndpointFacts(
@@ -49,6 +50,11 @@ async def probe_endpoint(
         user=endpoint.user,
         problem=problem,
     )
+
+
+def _is_denial(reply: Reply) -> bool:
+    """The node answered, and its ACL denies this user to read: so it is with a user for monitoring."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM")
 
 
 async def probe_all(

@@ -28,7 +28,7 @@ from redisforge.model.steps import (
 )
 from redisforge.model.topology import Role
 from redisforge.model.unit import Unit
-from redisforge.plan.gates import GATES
+from redisforge.plan.gates import reasons_against
 from redisforge.plan.view import newcomers
 from redisforge.redis import commands
 from redisforge.runbooks.cluster import Cluster
@@ -37,7 +37,7 @@ from redisforge.runbooks.observe import Observer
 Progress = Callable[[str], None]
 
 _POLL_FIRST_S = 0.02
-_POLL_LAST_S = 0.1
+_POLL_LAST_S = 0.05
 _POLL_GROWTH = 1.25
 _LOADING_EXTENSION_S = 600.0
 """While a node reads its data set from disk a gate waits this much longer: large data sets take minutes."""
@@ -143,13 +143,13 @@ class Runner:
         return commands.forget(step.node_id)
 
     async def _wait(self, phase: Phase, before: Facts) -> Facts:
-        gate, title, holds = phase.gate, phase.title, GATES[phase.gate.name]
+        gate, title, topology = phase.gate, phase.title, self._cluster.topology
         started = {step.unit for step in phase.steps if isinstance(step, StartUnit | RestartUnit)}
         deadline = time.monotonic() + gate.deadline_s
         pause_s = _POLL_FIRST_S
         asked_at = time.monotonic()
         facts = await self._observer.look(fresh_units=True)
-        while reasons := (*holds(self._cluster.topology, facts), *_not_promoted(phase, facts)):
+        while reasons := (*reasons_against(gate, topology, facts), *_not_promoted(phase, facts)):
             if not started.issuperset(newcomers(before, facts)):
                 return facts
             loading = any(node.loading for node in facts.nodes.values())
@@ -157,7 +157,7 @@ class Runner:
             if time.monotonic() > deadline + (_LOADING_EXTENSION_S if loading else 0.0):
                 raise GateError(
                     f"{title}: not reached within {gate.deadline_s:g} s",
-                    where=self._cluster.topology.name,
+                    where=topology.name,
                     why="\n".join(reasons[:8]),
                     next_step="`redisforge status` shows the state, `redisforge logs` what the processes say; "
                     "`redisforge up` goes on from here",

@@ -151,8 +151,12 @@ class SmokeTest:
         async def check() -> str:
             async with await _open(door) as connection:
                 _expect("PONG", await connection.call("PING"))
-                await connection.call("GET", self._key(f"other-{door.name}"))
-            return f"{door} RESP{door.protocol}"
+                reply = (await connection.pipeline([("GET", self._key(f"other-{door.name}"))]))[0]
+            if not isinstance(reply, hiredis.ReplyError):
+                return f"{door} RESP{door.protocol}"
+            if str(reply).startswith("NOPERM"):
+                return f"{door} RESP{door.protocol}, where {door.login.user} may not read keys"
+            raise _MismatchError(str(reply))
 
         return check
 

@@ -137,7 +137,10 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
 
     async def look() -> Facts:
         async with Observer(cluster, with_listing=True) as observer:
-            return await observer.look(fresh_units=True)
+            facts = await observer.look(fresh_units=True)
+        check_addresses(cluster, facts)
+        await check_ports(cluster, units, facts)
+        return facts
 
     facts = asyncio.run(look())
     return predict_plan(wanted.topology, facts, _wishes(wanted, units))

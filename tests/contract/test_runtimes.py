@@ -167,10 +167,10 @@ async def test_every_unit_has_a_log_of_its_own(subject: Subject) -> None:
 
 
 async def test_the_files_of_a_unit_are_placed_before_it_starts(units: UnitHost) -> None:
-    reader = "import time; print(open('settings.conf').read(), open('users.acl').read(), flush=True); time.sleep(300)"
+    reader = "cat settings.conf users.acl; echo; exec sleep 300"
     unit = units.unit(
         argv=(*SLEEP[:-1], reader),
-        files=(UnitFile("settings.conf", "plain"), UnitFile("users.acl", Secret("swordfish"), 0o600)),
+        files=(UnitFile("settings.conf", "plain "), UnitFile("users.acl", Secret("swordfish"), 0o600)),
     )
     await units.runtime.start([unit])
     await running(units.runtime, "worker")

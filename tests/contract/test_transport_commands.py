@@ -1,0 +1,137 @@
+"""How every Transport runs commands, and what only a real host can show.
+
+The commands are few; the host in memory answers them from a table, this machine runs them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from redisforge.errors import HostError
+from redisforge.fleet.fake import FakeTransport
+from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
+
+SPEAKS = ("sh", "-c", "echo said; echo grumbled >&2")
+FAILS = ("sh", "-c", "echo half done; echo no space left >&2; exit 3")
+QUOTED = ("printf", "%s|", "two words", "$HOME", "a'b", "*")
+MISSING = ("no-such-program-of-redisforge", "--version")
+LIMIT_S = 20.0
+
+ANSWERS: dict[tuple[str, ...], CommandResult] = {
+    SPEAKS: CommandResult(SPEAKS, 0, "said\n", "grumbled\n"),
+    FAILS: CommandResult(FAILS, 3, "half done\n", "no space left\n"),
+    QUOTED: CommandResult(QUOTED, 0, "two words|$HOME|a'b|*|", ""),
+}
+
+
+def answer(argv: tuple[str, ...]) -> CommandResult:
+    if argv not in ANSWERS:
+        raise HostError(f"cannot run {argv[0]}", where="fake", why="No such file or directory")
+    return ANSWERS[argv]
+
+
+def number_in(path: Path) -> int:
+    return int(path.read_text())
+
+
+@pytest.fixture
+def local() -> Transport:
+    return LocalTransport()
+
+
+@pytest.fixture(params=["local", "fake"])
+def host(request: pytest.FixtureRequest, local: Transport) -> Transport:
+    return local if request.param == "local" else FakeTransport(answer)
+
+
+async def test_a_command_that_ends_well_returns_both_streams(host: Transport) -> None:
+    result = await host.run(SPEAKS, timeout_s=LIMIT_S)
+    assert result == CommandResult(SPEAKS, 0, "said\n", "grumbled\n")
+
+
+async def test_a_failing_command_is_an_error_that_names_host_status_and_cause(host: Transport) -> None:
+    with pytest.raises(HostError, match="sh failed with exit status 3") as caught:
+        await host.run(FAILS, timeout_s=LIMIT_S)
+    assert caught.value.where == host.host
+    assert "no space left" in caught.value.why
+
+
+async def test_a_failing_command_without_check_is_an_answer(host: Transport) -> None:
+    result = await host.run(FAILS, timeout_s=LIMIT_S, check=False)
+    assert (result.exit_status, result.stdout, result.stderr) == (3, "half done\n", "no space left\n")
+
+
+@pytest.mark.parametrize("check", [True, False])
+async def test_a_program_that_is_not_there_is_an_error_even_without_check(host: Transport, check: bool) -> None:
+    with pytest.raises(HostError, match=f"cannot run {MISSING[0]}") as caught:
+        await host.run(MISSING, timeout_s=LIMIT_S, check=check)
+    assert caught.value.where == host.host
+    assert caught.value.why == "No such file or directory"
+
+
+async def test_arguments_arrive_as_they_are_and_no_shell_reads_them(host: Transport) -> None:
+    assert (await host.run(list(QUOTED), timeout_s=LIMIT_S)) == ANSWERS[QUOTED]
+
+
+async def test_the_host_in_memory_records_every_command() -> None:
+    fake = FakeTransport(answer)
+    await fake.run(SPEAKS, timeout_s=LIMIT_S)
+    with pytest.raises(HostError):
+        await fake.run(FAILS, timeout_s=LIMIT_S)
+    assert fake.commands == [SPEAKS, FAILS]
+
+
+# Only on this machine: the host in memory answers at once, has no processes, no signals and no standard input.
+
+
+async def test_a_command_over_its_time_is_killed(local: Transport, tmp_path: Path) -> None:
+    pid_path = tmp_path / "pid"
+    hang = (
+        sys.executable,
+        "-c",
+        f"import os, time; open({str(pid_path)!r}, 'w').write(str(os.getpid())); time.sleep(99)",
+    )
+    with pytest.raises(HostError, match="did not end") as caught:
+        await local.run(hang, timeout_s=2.0)
+    assert "no end within 2 s" in caught.value.why
+    with pytest.raises(ProcessLookupError):
+        os.kill(number_in(pid_path), 0)
+
+
+async def test_the_time_limit_holds_when_a_grandchild_keeps_the_streams_open(local: Transport) -> None:
+    started = time.monotonic()
+    with pytest.raises(HostError, match="did not end"):
+        await local.run(("sh", "-c", "sleep 5 & sleep 5"), timeout_s=0.2)
+    assert time.monotonic() - started < 4.0
+
+
+async def test_a_command_killed_by_a_signal_has_failed(local: Transport) -> None:
+    with pytest.raises(HostError, match="failed with exit status -9"):
+        await local.run(("sh", "-c", "kill -9 $$"), timeout_s=LIMIT_S)
+
+
+async def test_a_command_gets_no_standard_input(local: Transport) -> None:
+    assert (await local.run(("cat",), timeout_s=LIMIT_S)).stdout == ""
+
+
+async def test_output_that_is_no_text_is_replaced(local: Transport) -> None:
+    result = await local.run(("printf", r"a\377b"), timeout_s=LIMIT_S)
+    assert result.stdout == "a\N{REPLACEMENT CHARACTER}b"
+
+
+async def test_output_larger_than_a_pipe_arrives_whole(local: Transport) -> None:
+    many = (sys.executable, "-c", "import sys; sys.stdout.write('o' * 300000); sys.stderr.write('e' * 300000)")
+    result = await local.run(many, timeout_s=LIMIT_S)
+    assert (result.stdout, result.stderr) == ("o" * 300000, "e" * 300000)
+
+
+async def test_a_long_complaint_is_cut_to_its_end(local: Transport) -> None:
+    with pytest.raises(HostError) as caught:
+        await local.run((sys.executable, "-c", "import sys; sys.exit('x' * 5000 + 'the end')"), timeout_s=LIMIT_S)
+    assert caught.value.why.strip().endswith("the end")
+    assert len(caught.value.why) <= 2000

@@ -1,0 +1,1 @@
+"""Data that is gone: given up only by name, and nowhere else."""

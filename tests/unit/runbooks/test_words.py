@@ -1,0 +1,1 @@
+"""Likely causes and tables: text from values."""
