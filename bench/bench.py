@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,7 +190,7 @@ def create_with_redis_cli(config: Path, home: Path) -> tuple[float, float]:
 
 
 @contextmanager
-def started_nodes(topology: Topology, home: Path) -> Iterator[tuple[Cluster, str]]:
+def started_nodes(topology: Topology, home: Path) -> Generator[tuple[Cluster, str]]:
     """The nodes of `topology`, started and blank, without an Envoy; past their first two seconds."""
     layout = cluster_layout(home, topology.name)
     Path(layout.folder).mkdir(parents=True)

@@ -45,6 +45,12 @@ def init_cluster(
     for path in (ca_file, cert_file, key_file):
         if path is not None and not path.is_file():
             raise UsageError("a TLS file cannot be read", where=str(path), next_step="give an existing PEM file")
+    if (cert_file or key_file) and not (ca_file and cert_file):
+        raise UsageError(
+            "a client certificate needs --ca-file and --cert-file",
+            why="without a CA to trust there is no TLS, and the password would be sent in plain text",
+            next_step="give the nodes' CA with --ca-file too",
+        )
     login = Login(
         ca_path=str(ca_file or ""),
         certificate_path=str(cert_file or ""),

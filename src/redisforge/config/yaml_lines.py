@@ -97,6 +97,11 @@ def _yaml_advice(what: str) -> str:
     return "Check the indentation, the colons and the quotes of this line and the one before it."
 
 
+def _line_of(event: yaml.Event) -> int:
+    """The line of an event, from 1; a parser's events all have a mark, though its stubs leave that open."""
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
 class _Builder:
     """Builds values from the parser's events, which are kept: an alias builds its anchor's once more."""
 
@@ -116,7 +121,7 @@ class _Builder:
         return Document(data, self._lines)
 
     def _line(self, position: int) -> int:
-        return self._events[position].start_mark.line + 1
+        return _line_of(self._events[position])
 
     def _collect(self, events: Iterable[yaml.Event]) -> None:
         """Keep the events and find each alias's anchor, within the bounds on depth and size."""
@@ -126,7 +131,7 @@ class _Builder:
         depth = 0
         for position, event in enumerate(events):
             self._events.append(event)
-            line = event.start_mark.line + 1
+            line = _line_of(event)
             if isinstance(event, yaml.DocumentStartEvent):
                 if self._start is not None:
                     raise UnreadableYamlError(

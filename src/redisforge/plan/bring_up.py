@@ -51,6 +51,7 @@ from redisforge.plan.refusals import lost_identities, places_of, refuse_if_unsaf
 from redisforge.plan.view import (
     claimed_slots,
     connected_ids,
+    copies_of,
     declared_at,
     key_total,
     known_ids,
@@ -156,7 +157,7 @@ def _start_held(topology: Topology, facts: Facts, gate: Gate) -> Phase | None:
             for peer in other.peers
             if (peer.address, peer.port) == (node.address, node.port) and peer.slots
         ]
-        copies = [copy for claim in claims for copy in replicas_of(facts, claim.id)]
+        copies = [copy for claim in claims for copy in copies_of(facts, claim.id)]
         nothing_kept = topology.redis.persistence.mode == "none" or not claims
         if nothing_kept and not any(copy.keys for copy in copies):
             why = "it keeps nothing on disk and no replica holds a key of it" if claims else "nobody expects it"
@@ -307,7 +308,7 @@ def _replace_lost_masters(topology: Topology, facts: Facts) -> Phase | None:
         node = declared_at(topology, owner.address, owner.port)
         unit = facts.units.get(node.name) if node else None
         gone = node is None or facts.nodes[node.name].reachable or (unit and unit.state is UnitState.HELD)
-        candidates = replicas_of(facts, owner.id)
+        candidates = copies_of(facts, owner.id)
         if gone and candidates:
             why = f"its master {node.name if node else owner.id[:8]} will not come back with its data"
             steps.append(Promote(node=candidates[0].name, mode=mode, why=why))

@@ -29,6 +29,8 @@ from redisforge.plan.placement import split_slots
 
 _replace = msgspec.structs.replace
 _PHASE_LIMIT = 400
+_RECEIVED_BYTES = 100
+"""The offset of a replica that has received something, whatever it is."""
 _BLANK_FLAGS = ("myself", "master")
 
 
@@ -173,14 +175,14 @@ def settle(topology: Topology, facts: Facts) -> Facts:
                 _replace(view, flags=("myself", *view.flags)) if peer_id == node.id else view
                 for peer_id, view in views.items()
             )
-            is_replica = views[node.id].role is Role.REPLICA
+            is_linked = any(other.id == views[node.id].master_id for other in group)
             nodes[node.name] = _replace(
                 node,
                 peers=peers,
                 cluster_state="ok" if covered else "fail",
                 current_epoch=max(epoch, node.current_epoch),
-                master_link_up=is_replica,
-                replication_offset=node.replication_offset or int(is_replica),
+                master_link_up=is_linked,
+                replication_offset=max(node.replication_offset, _RECEIVED_BYTES if is_linked else 0),
             )
     endpoints = tuple(
         EndpointFacts(
@@ -207,6 +209,7 @@ def _agreed_views(group: list[NodeFacts]) -> dict[str, PeerView]:
     views = {**dead, **own}
     taken: tuple[SlotRange, ...] = ()
     winners: list[PeerView] = []
+    heirs: dict[str, str] = {}
     for view in sorted(views.values(), key=lambda view: (-view.config_epoch, view.id not in own)):
         if not view.slots:
             continue
@@ -216,13 +219,20 @@ def _agreed_views(group: list[NodeFacts]) -> dict[str, PeerView]:
         if left:
             taken = merge((*taken, *left))
             winners.append(view)
-        elif view.id in own:
-            winner = next(w for w in winners if subtract(view.slots, w.slots) != merge(view.slots))
+            continue
+        winner = next(w for w in winners if subtract(view.slots, w.slots) != merge(view.slots))
+        heirs[view.id] = winner.id
+        if view.id in own:
             views[view.id] = _replace(view, slots=(), flags=("slave",), master_id=winner.id)
     for view in list(views.values()):
-        master = views.get(view.master_id)
+        master_id = view.master_id
+        while master_id in heirs:
+            master_id = heirs[master_id]
+        master = views.get(master_id)
         if master and master.master_id and master.master_id != view.id:
-            views[view.id] = _replace(view, master_id=master.master_id)
+            master_id = master.master_id
+        if master_id != view.id:
+            views[view.id] = _replace(view, master_id=master_id)
     return views
 
 

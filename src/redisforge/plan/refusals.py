@@ -11,11 +11,11 @@ from redisforge.model.slots import count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.placement import split_slots
 from redisforge.plan.view import (
+    copies_of,
     declared_at,
     key_total,
     known_ids,
     owned_slots,
-    replicas_of,
     strangers,
     unclaimed_slots,
 )
@@ -44,7 +44,7 @@ def lost_identities(topology: Topology, facts: Facts) -> tuple[PeerView, ...]:
     for stranger in strangers(topology, facts).values():
         node = declared_at(topology, stranger.address, stranger.port)
         replaced = node is None or facts.nodes[node.name].reachable
-        if subtract(stranger.slots, owned) and replaced and not replicas_of(facts, stranger.id):
+        if subtract(stranger.slots, owned) and replaced and not copies_of(facts, stranger.id):
             lost.append(stranger)
     return tuple(lost)
 

@@ -78,7 +78,19 @@ def declared_at(topology: Topology, address: str, port: int) -> RedisNode | None
 def replicas_of(facts: Facts, master_id: str) -> tuple[NodeFacts, ...]:
     """Reachable replicas of `master_id`, the most advanced first."""
     found = [node for node in facts.reachable_nodes() if node.role is Role.REPLICA and node.master_id == master_id]
-    return tuple(sorted(found, key=lambda node: -node.replication_offset))
+    return tuple(sorted(found, key=lambda node: (-node.replication_offset, -node.keys)))
+
+
+def copies_of(facts: Facts, master_id: str) -> tuple[NodeFacts, ...]:
+    """The replicas of `master_id` that may stand in for its data, the most advanced first.
+
+    One that has lost its own data and cannot reach its master may not: it has no key, and has received nothing
+    since it started (INFO prints `slave_repl_offset:1`, or 0, until it has).
+    """
+    stores = key_total(facts) > 0
+    return tuple(
+        node for node in replicas_of(facts, master_id) if node.keys or node.replication_offset > 1 or not stores
+    )
 
 
 def shard_owner(topology: Topology, facts: Facts, shard: int) -> NodeFacts | None:

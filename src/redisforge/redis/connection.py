@@ -19,7 +19,7 @@ from typing import Any
 import hiredis
 import msgspec
 
-from redisforge.errors import NodeError
+from redisforge.errors import CertificateError, NodeError
 from redisforge.model.secret import Secret
 
 _READ_SIZE_BYTES = 65536
@@ -40,13 +40,25 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     check_hostname: bool = True
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """A client context for this login, or None for plain text. Raises OSError for unreadable files."""
+        """A client context for this login, or None for plain text. Raises CertificateError for unusable files."""
         if not self.ca_path:
             return None
-        context = ssl.create_default_context(cafile=self.ca_path)
+        files = (self.ca_path,)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_path)
+            if self.certificate_path:
+                files = tuple(path for path in (self.certificate_path, self.key_path) if path)
+                # With any password at all OpenSSL does not ask for one at the terminal.
+                context.load_cert_chain(self.certificate_path, self.key_path or None, password="")
+        except OSError as error:  # ssl.SSLError is one
+            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            raise CertificateError(
+                "TLS files cannot be used",
+                where=", ".join(files),
+                why=(reason or str(error)).replace("_", " ").lower(),
+                next_step="give PEM files: a CA, or a certificate and its own key without a passphrase",
+            ) from error
         context.check_hostname = self.check_hostname
-        if self.certificate_path:
-            context.load_cert_chain(self.certificate_path, self.key_path)
         return context
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from redisforge.errors import ConfigError, HostError, RefusedError
+from redisforge.errors import CertificateError, ConfigError, HostError, RefusedError
 from redisforge.fleet.binaries import EngineBinary
 from redisforge.fleet.ports import bind_problem
 from redisforge.model.facts import Facts, UnitState
@@ -47,6 +47,27 @@ def check_space(layout: ClusterLayout, topology: Topology) -> None:
             where=layout.folder,
             why=f"{free // 2**20} MB free, {needed // 2**20} MB needed for {len(topology.nodes)} nodes",
             next_step="make room, or set REDISFORGE_HOME to a folder on another disk",
+        )
+
+
+def check_certificate_names(topology: Topology) -> None:
+    """A certificate of the operator's own covers every address at which something will listen.
+
+    The nodes and Envoys that do not fit it would start and then be refused by everybody who connects.
+    Raises CertificateError naming the addresses.
+    """
+    from redisforge.security.certificate_checks import missing_names
+
+    path = topology.tls.certificate_path
+    if not path:
+        return
+    addresses = sorted({unit.address for unit in (*topology.nodes, *topology.envoys)})
+    if missing := missing_names(Path(path), addresses):
+        raise CertificateError(
+            "the certificate is not valid for the cluster's addresses",
+            where=path,
+            why=f"its subject alternative names lack {', '.join(missing)}",
+            next_step="have it issued with these names, or leave tls out: RedisForge then issues its own",
         )
 
 

@@ -37,6 +37,7 @@ from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, t
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
     check_addresses,
+    check_certificate_names,
     check_cluster_folder,
     check_configuration,
     check_ports,
@@ -163,6 +164,7 @@ def _prepare(
             next_step=f"give the password that is stored in {layout.secrets}, or give none",
         )
     check_space(layout, topology)
+    check_certificate_names(topology)
     with ThreadPoolExecutor(1) as aside:  # looking for programs is waiting for them: make certificates meanwhile
         finding = aside.submit(_programs, topology, environment, progress)
         credentials, _ = resolve_credentials(topology, wanted.passwords, layout, on_notice=progress)

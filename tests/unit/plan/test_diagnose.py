@@ -1,1 +1,169 @@
 """Problems in words: nothing in a cluster that is in order, one line with a next step for each thing that is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from edits import Edit, all_of, blank, envoy_with, every_line_with, gone, line_with, node_with, unit_with
+from msgspec.structs import replace
+from topologies import formed, hosts_in_zones, make_topology, nothing_runs
+
+from redisforge.model.facts import EndpointFacts, Facts, UnitState
+from redisforge.model.topology import Topology
+from redisforge.plan.diagnose import diagnose
+
+TOPOLOGY = make_topology(hosts=hosts_in_zones(1, 1, 1))
+FORMED = formed(TOPOLOGY)
+REPLICA = next(node.name for node in TOPOLOGY.nodes if FORMED.nodes[node.name].master_id == FORMED.nodes["redis-1"].id)
+MIB = 1 << 20
+
+
+def endpoint_refused(_: Topology, facts: Facts) -> Facts:
+    """The endpoint does not answer."""
+    problem = "connection refused"
+    endpoint = EndpointFacts(
+        name="primary",
+        envoy="envoy-1",
+        address="10.1.0.1",
+        port=6379,
+        protocol="RESP2",
+        user="app_user",
+        problem=problem,
+    )
+    return replace(facts, endpoints=(endpoint,))
+
+
+CASES: tuple[tuple[str, Edit, str, str, str], ...] = (
+    (
+        "a master is down",
+        gone("redis-1"),
+        "critical",
+        "main",
+        "5461 slots are not served: 0-5460",
+    ),
+    ("a stopped node", gone("redis-1"), "critical", "redis-1", "does not run"),
+    ("nothing on the host", gone("redis-1", UnitState.ABSENT), "critical", "redis-1", "does not run"),
+    ("held back", gone("redis-1", UnitState.HELD, "its data is missing"), "critical", "redis-1", "its data is missing"),
+    (
+        "keeps dying",
+        all_of(gone("redis-1"), unit_with("redis-1", state=UnitState.BACKOFF, last_exit="exit status 1")),
+        "critical",
+        "redis-1",
+        "does not stay up (exit status 1)",
+    ),
+    (
+        "without a keeper",
+        unit_with("redis-1", state=UnitState.ORPHANED),
+        "warning",
+        "redis-1",
+        "nothing would restart it",
+    ),
+    ("an Envoy is stopped", unit_with("envoy-1", state=UnitState.STOPPED), "critical", "envoy-1", "does not run"),
+    ("silent", gone("redis-1", UnitState.RUNNING), "critical", "redis-1", "does not answer at"),
+    (
+        "loading",
+        all_of(gone("redis-1", UnitState.RUNNING), node_with("redis-1", loading=True)),
+        "warning",
+        "redis-1",
+        "is reading its data from disk",
+    ),
+    (
+        "nodes disagree",
+        line_with("redis-2", "redis-1", slots=()),
+        "warning",
+        "main",
+        "the nodes do not agree: redis-2 sees no owner",
+    ),
+    ("a master too many", blank(REPLICA), "warning", REPLICA, "is a master without slots"),
+    ("no link", node_with(REPLICA, master_link_up=False), "warning", REPLICA, "has lost its link to its master"),
+    (
+        "first copy",
+        node_with(REPLICA, master_link_up=False, sync_in_progress=True),
+        "warning",
+        REPLICA,
+        "is copying its master's data",
+    ),
+    ("cannot save", node_with("redis-2", aof_ok=False), "critical", "redis-2", "cannot write its data to disk"),
+    (
+        "nearly full",
+        node_with("redis-2", used_memory_bytes=95, max_memory_bytes=100),
+        "warning",
+        "redis-2",
+        "uses 95 % of its memory limit",
+    ),
+    ("no replica", gone(REPLICA), "warning", "redis-1", "has 0 of 1 replicas"),
+    (
+        "far behind",
+        all_of(node_with("redis-1", replication_offset=100 * MIB), node_with(REPLICA, replication_offset=MIB)),
+        "warning",
+        REPLICA,
+        "is 99 MB behind redis-1",
+    ),
+    ("an endpoint fails", endpoint_refused, "critical", "primary at 10.1.0.1:6379", "connection refused"),
+    ("a stale Envoy", envoy_with("envoy-1", hosts=()), "warning", "Envoy", "envoy-1 does not send to 10.1.0.1:"),
+    ("an Envoy is silent", envoy_with("envoy-1", problem="no answer"), "warning", "Envoy", "envoy-1: no answer"),
+)
+
+
+def test_a_cluster_in_order_has_no_problem() -> None:
+    assert diagnose(TOPOLOGY, FORMED) == ()
+
+
+@pytest.mark.parametrize(("edit", "severity", "where", "what"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+def test_what_is_wrong_is_said(edit: Edit, severity: str, where: str, what: str) -> None:
+    problems = diagnose(TOPOLOGY, edit(TOPOLOGY, FORMED))
+    assert any((p.severity, p.where) == (severity, where) and what in p.what for p in problems), problems
+    assert all(problem.next_step for problem in problems)
+    severities = [problem.severity for problem in problems]
+    assert severities == sorted(severities), "the critical ones come first"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        node_with("redis-2", used_memory_bytes=90, max_memory_bytes=100),
+        node_with("redis-2", used_memory_bytes=10**12, max_memory_bytes=0),
+        all_of(node_with("redis-1", replication_offset=65 * MIB), node_with(REPLICA, replication_offset=MIB)),
+        all_of(node_with("redis-1", replication_offset=0), node_with(REPLICA, replication_offset=9 * MIB)),
+        node_with("redis-1", listed=()),
+        unit_with("redis-1", restart_count=7),
+    ],
+    ids=["at the limit", "no limit", "a little behind", "read before its master", "proxies", "restarts of the past"],
+)
+def test_what_is_usual_is_no_problem(edit: Edit) -> None:
+    assert diagnose(TOPOLOGY, edit(TOPOLOGY, FORMED)) == ()
+
+
+def test_one_cause_is_not_told_twice() -> None:
+    """A node that does not run is not called silent too, nor a disagreement while slots are missing."""
+    problems = diagnose(TOPOLOGY, gone("redis-1")(TOPOLOGY, FORMED))
+    assert [(problem.where, problem.severity) for problem in problems] == [
+        ("main", "critical"),
+        ("redis-1", "critical"),
+    ]
+
+
+def test_a_bare_machine() -> None:
+    problems = diagnose(TOPOLOGY, nothing_runs(TOPOLOGY))
+    wheres = [problem.where for problem in problems]
+    assert wheres[0] == "main"
+    assert {*wheres[1:]} == {*(node.name for node in TOPOLOGY.nodes), "envoy-1"}
+
+
+def on_one_host(_: Topology, facts: Facts) -> Facts:
+    """After failovers redis-1's shard has its replica on redis-1's own host."""
+    here = TOPOLOGY.node("redis-1").address
+    other = next(n for n in TOPOLOGY.nodes if n.address == here and n.name != "redis-1").name
+    swapped = facts.nodes[other].master_id
+    master, theirs = facts.nodes["redis-1"].id, facts.nodes[REPLICA].name
+    return all_of(every_line_with(other, master_id=master), every_line_with(theirs, master_id=swapped))(TOPOLOGY, facts)
+
+
+def test_a_shard_on_one_host_is_a_warning() -> None:
+    problems = diagnose(TOPOLOGY, on_one_host(TOPOLOGY, FORMED))
+    assert [problem.where for problem in problems] == ["shard 1"]
+    assert "share the host 10.1.0.1" in problems[0].what
+
+
+def test_a_shard_on_the_only_host_is_none() -> None:
+    alone = make_topology()
+    assert diagnose(alone, formed(alone)) == ()

@@ -195,7 +195,7 @@ OPEN: tuple[tuple[str, str, Edit], ...] = (
     (
         "nodes_answer",
         "an Envoy that answers and is not ready",
-        envoy_with("envoy-2", problem="PRE_INITIALIZING", version="1.40.0"),
+        envoy_with("envoy-2", problem="warming", version="1.40.0"),
     ),
     ("slots_assigned", "the owner is dead", gone("redis-2")),
     ("slots_assigned", "known to one node only", line_with("redis-5", "redis-2", slots=())),
@@ -258,21 +258,27 @@ def test_a_gate_about_one_envoy_is_about_no_other(edit: Edit) -> None:
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(3, 5), st.integers(0, 2), st.sets(st.integers(1, 9)), st.sets(st.integers(1, 9)))
+@given(st.integers(3, 5), st.integers(0, 2), st.sets(st.integers(0, 8)), st.sets(st.integers(0, 8)))
 def test_every_phase_reaches_its_own_gate(shards: int, replicas: int, killed: set[int], blanked: set[int]) -> None:
     """So that the runner is not left waiting for what the phase does not do."""
     world = World(make_topology(shards, replicas))
-    for events in ((), ((killed, world.kill), (blanked if replicas else set(), world.lose_disk))):
-        for numbers, event in events:
-            for number in numbers:
-                if number <= len(world.topology.nodes):
-                    event(f"redis-{number}")
-        try:
-            while phase := world.next_phase():
-                world.carry_out(phase.steps)
-                world.settle()
-                assert reasons_against(phase.gate, world.topology, world.facts) == (), phase.title
-        except RefusedError:
-            assert world.surviving_slots() != ALL_SLOTS
-        else:
-            world.fill()
+    reach_every_gate(world)
+    world.fill()
+    nodes = [node.name for node in world.topology.nodes]
+    for name in nodes[:9]:
+        if nodes.index(name) in killed:
+            world.kill(name)
+        if nodes.index(name) in blanked:
+            world.lose_disk(name)
+    try:
+        reach_every_gate(world)
+    except RefusedError:
+        assert world.surviving_slots() != ALL_SLOTS
+
+
+def reach_every_gate(world: World) -> None:
+    """Converge; the gate of each phase holds after it."""
+    while phase := world.next_phase():
+        world.carry_out(phase.steps)
+        world.settle()
+        assert reasons_against(phase.gate, world.topology, world.facts) == (), phase.title

@@ -243,7 +243,8 @@ class World:
         elif self.facts.nodes[name].reachable:  # an orphan gets a keeper again
             self._put_unit(_replace(running, config_hash=unit.config_hash))
         elif permit_blank or self._may_start(name):
-            self._put(self.disks.pop(name, None) or self._blank(name))
+            node = self.disks.pop(name, None) or self._blank(name)
+            self._put(_replace(node, replication_offset=0, master_link_up=False, cluster_state="fail"))
             self.damaged.discard(name)
             self._put_unit(_replace(running, has_cluster_config=True))
         else:

@@ -1,1 +1,0 @@
-"""Likely causes and tables: text from values."""
