@@ -40,8 +40,7 @@ class _Connection(socketserver.BaseRequestHandler):
         assert isinstance(peer, FakePeer)
         with contextlib.suppress(OSError):  # the keeper hung up, or does not trust us
             self.request.settimeout(10)
-            with peer.tls.wrap_socket(self.request, server_side=True) as stream:
-                received = stream.makefile("rb")
+            with peer.tls.wrap_socket(self.request, server_side=True) as stream, stream.makefile("rb") as received:
                 while command := _read_command(received):
                     peer.commands.append(command)
                     stream.sendall(peer.reply(command))

@@ -12,128 +12,31 @@ from typing import Any
 
 import pytest
 import redis
-from cluster_tool import ADDRESS, COMMAND, Ports, Result, environment, run_command, until
+from cluster_tool import ADDRESS, environment, run_command, until
+from foreign_nodes import PASSWORD, Nodes
 
-from redisforge.fleet.binaries import cache_folder, ensure_engine
+from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine
 from redisforge.model.topology import Engine
 
 pytestmark = pytest.mark.integration
 
-PASSWORD = "Formed-by-somebody-else-42"
 KILLS_IN_A_ROW = 4
-CONFIGURATION = """\
-bind {address}
-port {plain_port}
-tls-port {tls_port}
-cluster-enabled yes
-cluster-config-file nodes.conf
-cluster-node-timeout 2000
-cluster-port {bus_port}
-repl-diskless-sync-delay 0
-repl-ping-replica-period 1
-requirepass {password}
-masterauth {password}
-dir {folder}
-logfile {folder}/log
-save ""
-"""
-TLS = """\
-tls-cert-file {tls}/server.crt
-tls-key-file {tls}/server.key
-tls-ca-cert-file {tls}/ca.crt
-tls-auth-clients optional
-tls-cluster yes
-tls-replication yes
-"""
-
-
-class Nodes:
-    """Servers of one version on ports of their own."""
-
-    def __init__(self, folder: Path, server: str, *, count: int = 6, tls: Path | None = None) -> None:
-        self.folder, self.tls = folder, tls
-        self._server = server
-        self._ports = Ports()
-        self.ports = [self._ports.first + number for number in range(count)]
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        for port in self.ports:
-            self.start(port)
-        until(lambda: all(self.answers(port) for port in self.ports), "the servers answer")
-
-    @property
-    def names(self) -> list[str]:
-        return [f"{ADDRESS}:{port}" for port in self.ports]
-
-    def start(self, port: int) -> None:
-        folder = self.folder / str(port)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = CONFIGURATION.format(
-            address=ADDRESS, plain_port=0 if self.tls else port, tls_port=port if self.tls else 0,
-            bus_port=port + 50, password=PASSWORD, folder=folder,
-        )  # fmt: skip
-        (folder / "redis.conf").write_text(text + (TLS.format(tls=self.tls) if self.tls else ""))
-        self._processes[port] = subprocess.Popen((self._server, str(folder / "redis.conf")))
-
-    def stop(self, port: int) -> None:
-        process = self._processes.pop(port)
-        process.kill()
-        process.wait()
-
-    def client(self, port: int) -> Any:
-        tls = {"ssl": True, "ssl_ca_certs": str(self.tls / "ca.crt")} if self.tls else {}
-        return redis.Redis(host=ADDRESS, port=port, password=PASSWORD, decode_responses=True, retry=None, **tls)  # type: ignore[arg-type]
-
-    def answers(self, port: int) -> bool:
-        try:
-            with self.client(port) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
-
-    def ask(self, port: int, *command: str) -> Any:
-        with self.client(port) as client:
-            return client.execute_command(*command)
-
-    def command(self, *options: str, nodes: list[str] | None = None) -> tuple[str, ...]:
-        ca = ("--ca-file", str(self.tls / "ca.crt")) if self.tls else ()
-        return ("init-cluster", ",".join(nodes or self.names), *ca, *options)
-
-    def variables(self, password: str = PASSWORD) -> dict[str, str]:
-        return environment(self.folder / "home", REDIS_REQUIREPASS=password)
-
-    def form(self, *options: str, nodes: list[str] | None = None, password: str = PASSWORD) -> Result:
-        return run_command(*self.command(*options, nodes=nodes), folder=self.folder, variables=self.variables(password))
-
-    def assert_formed(self, masters: int = 3) -> None:
-        """Every node sees the same cluster: all slots, `masters` owners, everybody else a replica in sync."""
-        views: set[frozenset[str]] = set()
-        for port in self.ports:
-            info = self.ask(port, "CLUSTER INFO")
-            assert (info["cluster_state"], info["cluster_slots_ok"], info["cluster_size"]) == (
-                "ok", "16384", str(masters),
-            ), f"{port}: {info}"  # fmt: skip
-            views.add(frozenset(node["node_id"] for node in self.ask(port, "CLUSTER NODES").values()))
-            with self.client(port) as client:
-                replication = client.info("replication")
-            if replication["role"] == "slave":
-                assert replication["master_link_status"] == "up"
-        assert len(views) == 1
-        assert len(next(iter(views))) == len(self.ports)
-
-    def assert_untouched(self) -> None:
-        """No node was introduced to another, and none got a slot."""
-        for port in self.ports:
-            if port in self._processes:
-                info = self.ask(port, "CLUSTER INFO")
-                assert (info["cluster_known_nodes"], info["cluster_slots_assigned"]) == ("1", "0"), f"{port}: {info}"
-
-    def close(self) -> None:
-        for port in list(self._processes):
-            self.stop(port)
-        self._ports.close()
-
 
 MakeNodes = Callable[..., Nodes]
+
+
+def engine_of(version: str) -> EngineBinary:
+    return ensure_engine(Engine(version=version), cache_folder(os.environ), print, os.environ)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    folder = tmp_path / "tls"
+    made = run_command(
+        "generate-certs", str(folder), "--san", ADDRESS, folder=tmp_path, variables=environment(tmp_path / "home")
+    )
+    assert made.status == 0, str(made)
+    return folder
 
 
 @pytest.fixture
@@ -141,8 +44,7 @@ def make_nodes(tmp_path: Path) -> Iterator[MakeNodes]:
     made: list[Nodes] = []
 
     def make(version: str = "newest", **options: Any) -> Nodes:
-        engine = ensure_engine(Engine(version=version), cache_folder(os.environ), print, os.environ)
-        made.append(Nodes(tmp_path / f"nodes-{len(made)}", engine.server_path, **options))
+        made.append(Nodes(tmp_path / f"nodes-{len(made)}", engine_of(version).server_path, **options))
         return made[-1]
 
     yield make
@@ -173,23 +75,62 @@ def test_it_forms_a_cluster_and_then_changes_nothing(make_nodes: MakeNodes, vers
     assert not (nodes.folder / "home").exists()
 
 
-def test_it_forms_a_cluster_over_tls(make_nodes: MakeNodes, tmp_path: Path) -> None:
-    tls = tmp_path / "tls"
-    made = run_command(
-        "generate-certs", str(tls), "--san", ADDRESS, folder=tmp_path, variables=environment(tmp_path / "home")
-    )
-    assert made.status == 0, str(made)
-    nodes = make_nodes(tls=tls)
+def test_it_forms_a_cluster_over_tls(make_nodes: MakeNodes, certificates: Path) -> None:
+    nodes = make_nodes(tls=certificates, auth_clients="yes")
+    client = ("--cert-file", str(certificates / "client.crt"), "--key-file", str(certificates / "client.key"))
+    refused = nodes.form("--wait", "0")
+    assert refused.status == 12, str(refused)  # the nodes ask for a certificate
+    nodes.assert_untouched()
 
-    formed = nodes.form("--json")
+    formed = nodes.form(*client, "--json")
 
     assert formed.status == 0, str(formed)
     assert len(formed.json()["nodes"]) == 6
     nodes.assert_formed()
-    plain = run_command(
-        "init-cluster", ",".join(nodes.names), "--wait", "0", folder=tmp_path, variables=nodes.variables()
-    )
-    assert plain.status == 12, str(plain)
+
+
+def test_unusable_tls_options_are_told_and_the_password_never_leaves_in_plain_text(
+    make_nodes: MakeNodes, certificates: Path, tmp_path: Path
+) -> None:
+    nodes = make_nodes()
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("no certificate\n")
+    ca, certificate, key = ("--ca-file", "--cert-file", "--key-file")
+    files = {name: str(certificates / name) for name in ("ca.crt", "ca.key", "server.crt", "server.key")}
+    own = (certificate, files["server.crt"], key, files["server.key"])
+
+    for options, status, words in (
+        ((ca, str(tmp_path / "nowhere")), 2, "nowhere"),
+        (own, 2, "--ca-file"),
+        ((ca, files["ca.crt"], key, files["server.key"]), 2, "--cert-file"),
+        ((ca, str(garbage)), 5, "garbage.pem"),
+        ((ca, files["ca.crt"], certificate, files["server.crt"]), 5, "server.crt"),
+        ((ca, files["ca.crt"], certificate, files["server.crt"], key, files["ca.key"]), 5, "key values mismatch"),
+        ((ca, files["ca.crt"], *own), 12, "no answer"),  # these nodes speak no TLS
+    ):
+        result = nodes.form(*options, "--wait", "0")
+        assert result.status == status, f"{options}: {result}"
+        assert words in result.stderr
+        assert "defect" not in result.stderr
+
+    nodes.assert_untouched()
+
+
+def test_nodes_of_another_ca_or_without_tls_asked_for_are_not_used(
+    make_nodes: MakeNodes, certificates: Path, tmp_path: Path
+) -> None:
+    nodes = make_nodes(tls=certificates)
+    variables = environment(tmp_path / "home", REDIS_REQUIREPASS=PASSWORD)
+    run_command("generate-certs", "other", folder=tmp_path, variables=variables)
+
+    for options, words in (((), "closed"), (("--ca-file", "other/ca.crt"), "its certificate is not accepted")):
+        result = run_command(
+            "init-cluster", ",".join(nodes.names), "--wait", "0", *options, folder=tmp_path, variables=variables
+        )
+        assert result.status == 12, str(result)
+        assert words in result.stderr, str(result)
+
+    nodes.assert_untouched()
 
 
 def test_masters_and_replicas_of_named_zones_are_kept_apart(make_nodes: MakeNodes) -> None:
@@ -282,17 +223,70 @@ def test_a_dead_node_is_named_and_one_that_comes_late_is_waited_for(make_nodes: 
     assert f"{ADDRESS}:{nodes.ports[3]}" in dead.stderr
     assert "connection refused" in dead.stderr
     nodes.assert_untouched()
-    command = (*COMMAND, *nodes.command("--wait", "30"))
-    with subprocess.Popen(command, cwd=nodes.folder, env=nodes.variables()) as waiting:
+    with nodes.start_forming("--wait", "30") as waiting:
         nodes.start(nodes.ports[3])
-        assert waiting.wait(60) == 0
+        said, _ = waiting.communicate(timeout=60)
+        assert waiting.returncode == 0, said
+    nodes.assert_formed()
+
+
+def test_a_server_that_is_no_cluster_node_is_named(make_nodes: MakeNodes) -> None:
+    nodes = make_nodes()
+    lonely = nodes.ports[2]
+    nodes.stop(lonely)
+    nodes.start(lonely, "--cluster-enabled", "no")
+    until(lambda: nodes.answers(lonely), "it answers")
+
+    result = nodes.form()
+
+    assert result.status == 12, str(result)
+    assert f"{ADDRESS}:{lonely}: ERR This instance has cluster support disabled" in result.stderr
+    nodes.stop(lonely)
+    nodes.assert_untouched()
+
+
+def test_a_named_user_forms_it(make_nodes: MakeNodes) -> None:
+    nodes = make_nodes()
+    for port in nodes.ports:
+        nodes.ask(port, "ACL SETUSER", "former", "on", ">Another-good-one-17", "~*", "&*", "+@all")
+
+    refused = nodes.form("--user", "former")
+    formed = nodes.form("--user", "former", password="Another-good-one-17")
+
+    assert (refused.status, formed.status) == (12, 0), f"{refused}{formed}"
+    nodes.assert_formed()
+
+
+# --- killed, at once, afterwards ---
+
+
+def test_killed_at_every_stage_it_goes_on_from_there(make_nodes: MakeNodes) -> None:
+    nodes = make_nodes()
+    ids = nodes.ids()
+
+    def all_of(field: str, value: str) -> bool:
+        return all(nodes.ask(port, "CLUSTER INFO")[field] == value for port in nodes.ports)
+
+    for stage, reached in (
+        ("some slots given out", lambda: not all_of("cluster_slots_assigned", "0")),
+        ("all introduced", lambda: all_of("cluster_known_nodes", "6")),
+        ("a replica attached", lambda: "slave" in nodes.roles().values()),
+    ):
+        with nodes.start_forming() as process:
+            until(reached, stage)
+            process.send_signal(signal.SIGKILL)
+
+    formed = nodes.form()
+
+    assert formed.status == 0, str(formed)
+    assert nodes.ids() == ids
     nodes.assert_formed()
 
 
 def test_killed_again_and_again_it_ends_in_one_cluster(make_nodes: MakeNodes) -> None:
     nodes = make_nodes()
     for _ in range(KILLS_IN_A_ROW):
-        with subprocess.Popen((*COMMAND, *nodes.command()), cwd=nodes.folder, env=nodes.variables()) as process:
+        with nodes.start_forming() as process:
             try:
                 process.wait(random.uniform(0.3, 1.2))
             except subprocess.TimeoutExpired:
@@ -304,10 +298,46 @@ def test_killed_again_and_again_it_ends_in_one_cluster(make_nodes: MakeNodes) ->
     nodes.assert_formed()
 
 
+def test_two_at_once_end_in_one_cluster(make_nodes: MakeNodes) -> None:
+    nodes = make_nodes()
+
+    with nodes.start_forming() as one, nodes.start_forming() as other:
+        said = [process.communicate(timeout=90)[0] for process in (one, other)]
+
+    assert (one.returncode, other.returncode) == (0, 0), said
+    nodes.assert_formed()
+    assert "was formed already, nothing changed" in nodes.form().stdout
+
+
+def test_a_cluster_that_redis_cli_made_is_left_as_it_is_with_its_keys(make_nodes: MakeNodes) -> None:
+    nodes = make_nodes()
+    subprocess.run(
+        (engine_of("newest").cli_path, "--cluster", "create", *nodes.names, "--cluster-replicas", "1", "--cluster-yes"),
+        env={**os.environ, "REDISCLI_AUTH": PASSWORD}, capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    until(lambda: all(nodes.ask(port, "CLUSTER INFO")["cluster_state"] == "ok" for port in nodes.ports), "state ok")
+    client: Any = redis.RedisCluster(host=ADDRESS, port=nodes.ports[0], password=PASSWORD)
+    with client:
+        for number in range(60):
+            client.set(f"precious:{number}", "value")
+    before = {port: (nodes.ask(port, "CLUSTER MYID"), role) for port, role in nodes.roles().items()}
+
+    again = nodes.form(nodes=nodes.names[::-1])
+    other_size = nodes.form("--replicas", "0")
+
+    assert again.status == 0, str(again)
+    assert "was formed already, nothing changed" in again.stdout
+    assert other_size.status == 9, str(other_size)
+    assert "has 3 masters with slots, 6 shards are declared" in other_size.stderr
+    assert {port: (nodes.ask(port, "CLUSTER MYID"), role) for port, role in nodes.roles().items()} == before
+    assert sum(nodes.ask(port, "DBSIZE") for port, (_, role) in before.items() if role == "master") == 60
+    nodes.assert_formed()
+
+
 def test_a_formed_cluster_after_a_failover_is_left_as_it_is(make_nodes: MakeNodes) -> None:
     nodes = make_nodes()
     assert nodes.form().status == 0
-    replica = next(port for port in nodes.ports if "slave" in nodes.ask(port, "ROLE")[0])
+    replica = next(port for port, role in nodes.roles().items() if role == "slave")
     nodes.ask(replica, "CLUSTER FAILOVER")
     until(lambda: nodes.ask(replica, "ROLE")[0] == "master", "the failover")
 

@@ -85,6 +85,8 @@ def down(
     found = the_cluster(cluster)
     if dry_run:
         print_plan(plan_down(found), as_json=as_json)
+        if purge and not as_json:
+            typer.echo(f"Then everything of cluster {found.topology.name!r} is deleted: {found.layout.folder}")
         return
     if purge and not yes:
         typer.confirm(f"Delete all data of cluster {found.topology.name!r} in {found.layout.folder}?", abort=True)
@@ -99,15 +101,25 @@ def down(
 
 
 def _load(path: Path | None, cluster_name: str | None) -> LoadedConfig:
-    """The declared topology: from --config, from redisforge.yaml here, or from the file that raised NAME."""
+    """The declared topology: from --config, from redisforge.yaml here, or from the file that raised the cluster."""
     from redisforge.config.load import load
     from redisforge.errors import UsageError
-    from redisforge.runbooks.cluster import cluster_layout, home_folder, read_topology
+    from redisforge.runbooks.cluster import (
+        DEFAULT_NAME,
+        cluster_layout,
+        declared_name,
+        home_folder,
+        read_topology,
+    )
 
-    layout = cluster_layout(home_folder(os.environ), cluster_name or "")
-    if path is None and cluster_name and Path(layout.topology).exists():
+    declared = cluster_name or declared_name(Path.cwd()) or DEFAULT_NAME
+    layout = cluster_layout(home_folder(os.environ), declared)
+    if path is None and declared_name(Path.cwd()) != declared and Path(layout.topology).exists():
+        # Raised from a file that lies elsewhere: that file counts, and not the built-in topology.
         source = read_topology(layout).source
         path = Path(source) if source else None
+        if path:
+            typer.echo(f"note: {declared} is declared by {path}", err=True)
     loaded = load(path, os.environ, Path.cwd())
     if cluster_name and loaded.topology.name != cluster_name:
         raise UsageError(

@@ -45,6 +45,9 @@ def root(
         os.environ["REDISFORGE_DEBUG"] = "1"
 
 
+_INTERRUPTED = "interrupted; what runs goes on running, and the same command goes on from here"
+
+
 def main() -> None:
     """Run the command line and exit."""
     sys.exit(run())
@@ -59,13 +62,15 @@ def run(arguments: list[str] | None = None) -> int:
         typer.echo(f"error: {error}", err=True)
         return error.exit_status
     except KeyboardInterrupt:
-        typer.echo("interrupted; run the command again to go on", err=True)
+        typer.echo(_INTERRUPTED, err=True)
         return INTERRUPTED_EXIT_STATUS
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more: end quietly
         return 0
     except Exception as error:
         return _other(error)
+    if result == INTERRUPTED_EXIT_STATUS:
+        typer.echo(_INTERRUPTED, err=True)
     return result if isinstance(result, int) else 0
 
 

@@ -25,7 +25,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan an
 
 
 def the_cluster(name: str | None) -> Cluster:
-    """The cluster that the options select."""
-    from redisforge.runbooks.cluster import home_folder, open_cluster
+    """The cluster that is meant: --cluster, else the one that redisforge.yaml here declares, else the only one."""
+    from redisforge.runbooks.cluster import declared_name, home_folder, open_cluster
 
-    return open_cluster(home_folder(os.environ), name)
+    return open_cluster(home_folder(os.environ), name or declared_name(Path.cwd()))

@@ -14,7 +14,21 @@ if TYPE_CHECKING:
 
 _CLEAR_SCREEN = "\033[H\033[2J"
 """ECMA-48: cursor home, erase display."""
-_COLUMNS = ("NODE", "ROLE", "SHARD", "SLOTS", "HOST", "PORT", "ZONE", "KEYS", "MEMORY", "LAG", "STATE", "ID")
+_COLUMNS = (
+    "NODE",
+    "ROLE",
+    "SHARD",
+    "SLOTS",
+    "HOST",
+    "PORT",
+    "ZONE",
+    "KEYS",
+    "MEMORY",
+    "LAG",
+    "RESTARTS",
+    "STATE",
+    "ID",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +79,7 @@ def status_text(report: StatusReport) -> str:
     rows = [
         (
             node.name, node.role, node.shard, _short(node.slots), node.host, node.port, node.zone, node.keys,
-            human_bytes(node.used_memory_bytes), "-" if node.lag_bytes is None else human_bytes(node.lag_bytes),
+            human_bytes(node.used_memory_bytes), human_bytes(node.lag_bytes), node.restart_count + 1,
             node.state, node.id[:8],
         )
         for node in report.nodes

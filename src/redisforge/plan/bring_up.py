@@ -29,7 +29,7 @@ from collections.abc import Mapping
 import msgspec
 
 from redisforge.errors import RefusedError
-from redisforge.model.facts import Facts, NodeFacts, UnitState
+from redisforge.model.facts import Facts, NodeFacts, PeerView, UnitState
 from redisforge.model.slots import SlotRange, count, describe, merge, subtract
 from redisforge.model.steps import (
     AssignSlots,
@@ -44,7 +44,7 @@ from redisforge.model.steps import (
     StartUnit,
     Step,
 )
-from redisforge.model.topology import Role, Topology
+from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.placement import split_slots
 from redisforge.plan.refusals import lost_identities, places_of, refuse_if_unsafe, refuse_other_size
@@ -151,21 +151,18 @@ def _start_held(topology: Topology, facts: Facts, gate: Gate) -> Phase | None:
     for node in topology.nodes:
         if not _is_held(facts, node.name):
             continue
-        claims = [
-            peer
-            for other in facts.reachable_nodes()
-            for peer in other.peers
-            if (peer.address, peer.port) == (node.address, node.port) and peer.slots
-        ]
-        copies = [copy for claim in claims for copy in copies_of(facts, claim.id)]
-        nothing_kept = topology.redis.persistence.mode == "none" or not claims
+        claims = _claims_on(topology, facts, node)
+        copies = [copy for claim in claims for copy in copies_of(topology, facts, claim.id)]
+        # Whoever was a member, and can ask nobody, may be the only one that is left.
+        unknown = not claims and facts.units[node.name].has_cluster_config and not claimed_slots(facts)
+        nothing_kept = topology.redis.persistence.mode == "none" or not (claims or unknown)
         if nothing_kept and not any(copy.keys for copy in copies):
             why = "it keeps nothing on disk and no replica holds a key of it" if claims else "nobody expects it"
             steps.append(StartUnit(unit=node.name, permit_blank=True, why=why))
-        elif any(subtract(claim.slots, owned) for claim in claims) and not copies:
+        elif unknown or (any(subtract(claim.slots, owned) for claim in claims) and not copies):
             raise RefusedError(
                 f"{node.name} has lost its data, and no replica of it can be reached",
-                where=f"slots {describe(claims[0].slots)}",
+                where=f"slots {describe(claims[0].slots)}" if claims else f"{node.address}:{node.port}",
                 why=facts.units[node.name].reason,
                 next_step="bring its data folder back and run `redisforge up` again; or, to serve these slots as "
                 f"empty, `redisforge up --accept-data-loss {node.name}`",
@@ -173,6 +170,17 @@ def _start_held(topology: Topology, facts: Facts, gate: Gate) -> Phase | None:
     if not steps:
         return None
     return Phase(title="start nodes that have nothing to lose", steps=tuple(steps), gate=gate)
+
+
+def _claims_on(topology: Topology, facts: Facts, node: RedisNode) -> list[PeerView]:
+    """What the others expect of a held node: slots under its address, or, for a member that may have moved since,
+    under an address that is nobody's."""
+    views = [peer for other in facts.reachable_nodes() for peer in other.peers if peer.slots]
+    here = [peer for peer in views if (peer.address, peer.port) == (node.address, node.port)]
+    if here or not facts.units[node.name].has_cluster_config:
+        return here
+    gone = [peer for peer in views if facts.node_by_id(peer.id) is None]
+    return [peer for peer in gone if declared_at(topology, peer.address, peer.port) is None]
 
 
 def _starts(names: list[str], blank: frozenset[str]) -> tuple[Step, ...]:
@@ -308,7 +316,7 @@ def _replace_lost_masters(topology: Topology, facts: Facts) -> Phase | None:
         node = declared_at(topology, owner.address, owner.port)
         unit = facts.units.get(node.name) if node else None
         gone = node is None or facts.nodes[node.name].reachable or (unit and unit.state is UnitState.HELD)
-        candidates = copies_of(facts, owner.id)
+        candidates = copies_of(topology, facts, owner.id)
         if gone and candidates:
             why = f"its master {node.name if node else owner.id[:8]} will not come back with its data"
             steps.append(Promote(node=candidates[0].name, mode=mode, why=why))

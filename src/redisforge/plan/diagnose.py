@@ -17,6 +17,9 @@ _LAG_WARNING_BYTES = 64 * 1024 * 1024
 
 def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
     """Every problem, the critical ones first."""
+    if not facts.reachable_nodes() and not any(unit.pid for unit in facts.units.values()):
+        what = "nothing of this cluster runs"
+        return (Problem(severity="critical", where=topology.name, what=what, next_step="`redisforge up` starts it"),)
     problems = (
         *_slots(topology, facts),
         *_units(topology, facts),

@@ -44,7 +44,7 @@ def lost_identities(topology: Topology, facts: Facts) -> tuple[PeerView, ...]:
     for stranger in strangers(topology, facts).values():
         node = declared_at(topology, stranger.address, stranger.port)
         replaced = node is None or facts.nodes[node.name].reachable
-        if subtract(stranger.slots, owned) and replaced and not copies_of(facts, stranger.id):
+        if subtract(stranger.slots, owned) and replaced and not copies_of(topology, facts, stranger.id):
             lost.append(stranger)
     return tuple(lost)
 
@@ -91,8 +91,7 @@ def _foreign_members(topology: Topology, facts: Facts) -> None:
                 f"{node.name} belongs to a cluster with members that are not declared",
                 where=f"{node.address}:{node.port}",
                 why=f"it knows {len(others)} node(s) that this topology does not name: {listed}",
-                next_step="name all nodes of that cluster, or leave this node out; if it was used before and is "
-                "no longer needed, CLUSTER RESET HARD on it makes it blank",
+                next_step="name all nodes of that cluster, or leave this node out",
             )
 
 

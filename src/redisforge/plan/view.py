@@ -81,16 +81,16 @@ def replicas_of(facts: Facts, master_id: str) -> tuple[NodeFacts, ...]:
     return tuple(sorted(found, key=lambda node: (-node.replication_offset, -node.keys)))
 
 
-def copies_of(facts: Facts, master_id: str) -> tuple[NodeFacts, ...]:
+def copies_of(topology: Topology, facts: Facts, master_id: str) -> tuple[NodeFacts, ...]:
     """The replicas of `master_id` that may stand in for its data, the most advanced first.
 
     One that has lost its own data and cannot reach its master may not: it has no key, and has received nothing
-    since it started (INFO prints `slave_repl_offset:1`, or 0, until it has).
+    since it started (INFO prints `slave_repl_offset:0`, or 1, until it has). With snapshots alone, nodes that never
+    held a key have no file to show for it, so there an empty cluster is taken for one.
     """
-    stores = key_total(facts) > 0
-    return tuple(
-        node for node in replicas_of(facts, master_id) if node.keys or node.replication_offset > 1 or not stores
-    )
+    may_be_empty = topology.redis.persistence.mode != "aof" and not key_total(facts)
+    replicas = replicas_of(facts, master_id)
+    return tuple(node for node in replicas if node.keys or node.replication_offset > 1 or may_be_empty)
 
 
 def shard_owner(topology: Topology, facts: Facts, shard: int) -> NodeFacts | None:
@@ -124,15 +124,17 @@ def neediest_master(topology: Topology, facts: Facts, newcomer: RedisNode, load:
 
 
 def actual_shards(topology: Topology, facts: Facts) -> dict[str, int]:
-    """Shard number (from 0) by node name, as the running cluster has it; the declared one where unknown."""
-    shard_of = {node.name: node.shard for node in topology.nodes}
-    by_id = {
-        node.id: shard_of[node.name]
-        for node in facts.reachable_nodes()
-        if node.role is Role.MASTER and node.slots and node.name in shard_of
-    }
+    """Shard number (from 0) by node name, as the running cluster has it; the declared one where unknown.
+
+    Shards are numbered by their first slot: a node's declared shard says nothing after failovers and additions.
+    """
+    masters = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
+    masters.sort(key=lambda node: node.slots[0])
+    complete = len(masters) == topology.shards
+    by_id = {node.id: number for number, node in enumerate(masters)} if complete else {}
     actual: dict[str, int] = {}
     for node in topology.nodes:
         seen = facts.nodes.get(node.name)
-        actual[node.name] = by_id.get(seen.master_id, node.shard) if seen and seen.reachable else node.shard
+        known = by_id.get(seen.master_id or seen.id) if seen and seen.reachable else None
+        actual[node.name] = node.shard if known is None else known
     return actual

@@ -55,7 +55,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
             raise CertificateError(
                 "TLS files cannot be used",
                 where=", ".join(files),
-                why=(reason or str(error)).replace("_", " ").lower(),
+                why=reason.replace("_", " ").lower() if reason else f"no PEM, no such key, or a passphrase ({error})",
                 next_step="give PEM files: a CA, or a certificate and its own key without a passphrase",
             ) from error
         context.check_hostname = self.check_hostname

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from redisforge.errors import NotFoundError, RedisForgeError
+from redisforge.errors import HostError, NotFoundError, RedisForgeError
 from redisforge.fleet.runtime import ProcessRuntime, Runtime
 from redisforge.fleet.transport import LocalTransport, Transport
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Credentials, Topology, UserRole
 from redisforge.redis.connection import Login
 
+DEFAULT_NAME = "main"
+"""What a cluster is called whose redisforge.yaml gives no name (config/schema.py)."""
 OPERATOR_CERTIFICATE = "operator"
 """The name of the certificate with which RedisForge itself connects to nodes."""
 
@@ -52,17 +55,45 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 def home_folder(environment: Mapping[str, str]) -> Path:
-    """Where all state of this user's clusters lies: REDISFORGE_HOME, else the platform's state folder."""
-    if configured := environment.get("REDISFORGE_HOME"):
-        return Path(configured).expanduser().absolute()
-    import platformdirs
+    """Where all state of this user's clusters lies: REDISFORGE_HOME, else the platform's state folder.
 
-    return Path(platformdirs.user_state_dir("redisforge"))
+    Raises:
+        HostError: it is there and may not be looked into, or its name cannot be one.
+    """
+    if configured := environment.get("REDISFORGE_HOME"):
+        home = Path(configured).expanduser().absolute()
+    else:
+        import platformdirs
+
+        home = Path(platformdirs.user_state_dir("redisforge"))
+    try:
+        home.joinpath("clusters").exists()
+    except OSError as error:
+        raise HostError(
+            "the folder of this user's clusters cannot be read",
+            where=str(home),
+            why=error.strerror or str(error),
+            next_step="set REDISFORGE_HOME to a folder of yours, or mend its owner and its mode",
+        ) from error
+    return home
 
 
 def cluster_layout(home: Path, name: str) -> ClusterLayout:
     """The paths of the cluster called `name`."""
     return ClusterLayout(str(home / "clusters" / name))
+
+
+def declared_name(folder: Path) -> str | None:
+    """The cluster that redisforge.yaml in `folder` declares; None without such a file or a readable name.
+
+    Only the line of `name:` is read: to say which cluster is meant, the file need not be valid as a whole.
+    """
+    try:
+        text = folder.joinpath("redisforge.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.search(r"""^name:[ \t]*["']?([a-z0-9][a-z0-9-]*)""", text, re.MULTILINE)
+    return found[1] if found else DEFAULT_NAME
 
 
 def cluster_names(home: Path) -> tuple[str, ...]:

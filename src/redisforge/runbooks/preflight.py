@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from redisforge.errors import CertificateError, ConfigError, HostError, RefusedError
@@ -97,30 +97,60 @@ def _bind(node: RedisNode) -> tuple[str, int, int]:
     return node.address, node.port, node.bus_port
 
 
-async def check_ports(cluster: Cluster, units: Mapping[str, Unit], facts: Facts) -> None:
+def refuse_fewer_nodes(topology: Topology, layout: ClusterLayout) -> None:
+    """A cluster is not made smaller by declaring fewer nodes. Raises RefusedError naming those that are left out."""
+    if not Path(layout.topology).exists():
+        return
+    recorded = read_topology(layout)
+    declared = {node.name for node in topology.nodes}
+    left_out = [
+        node.name
+        for node in recorded.nodes
+        if node.name not in declared and Path(layout.unit(node.name), "data", "nodes.conf").exists()
+    ]
+    if left_out:
+        raise RefusedError(
+            "fewer nodes are declared than the cluster has",
+            where=topology.source or topology.name,
+            why=f"{', '.join(left_out)} are members of it; `up` adds what is missing and removes nothing",
+            next_step=f"declare shards: {recorded.shards} and replicas: {recorded.replicas}",
+        )
+
+
+def check_ports(topology: Topology, layout: ClusterLayout, facts: Facts) -> None:
     """The ports of every Unit that does not run are free. Raises HostError naming all that are not."""
     idle = (UnitState.ABSENT, UnitState.STOPPED)
     taken: list[str] = []
-    for unit in units.values():
-        seen = facts.units.get(unit.name)
-        if seen is None or seen.state in idle:
-            for address, port in unit.ports:
-                if problem := bind_problem(address, port):
-                    taken.append(f"{unit.name} needs {address}:{port}: {problem}{_other_cluster(cluster, port)}")
+    for name, address, port in _declared_ports(topology):
+        seen = facts.units.get(name)
+        if (seen is None or seen.state in idle) and (problem := bind_problem(address, port)):
+            taken.append(f"{name} needs {address}:{port}: {problem}{_other_cluster(layout, port)}")
     if taken:
         raise HostError(
             "ports are not free",
-            where=cluster.transport.host,
+            where="this machine",
             why="\n".join(taken),
             next_step="stop what uses them, or declare other ports in redisforge.yaml (ports, endpoints, envoy); "
             "`redisforge init --first-port N` writes a file with other ports",
         )
 
 
-def _other_cluster(cluster: Cluster, port: int) -> str:
+def _declared_ports(topology: Topology) -> Iterator[tuple[str, str, int]]:
+    """(Unit, address, port) of every socket that the topology asks for."""
+    for node in topology.nodes:
+        yield node.name, node.address, node.port
+        yield node.name, node.address, node.bus_port
+    for endpoint in topology.endpoints:
+        for listener in endpoint.listeners:
+            yield listener.envoy, listener.address, listener.port
+    for envoy in topology.envoys:
+        yield envoy.name, "127.0.0.1", envoy.admin_port
+
+
+def _other_cluster(layout: ClusterLayout, port: int) -> str:
     """Names the RedisForge cluster that declares the port, if one does."""
-    for record in Path(cluster.layout.folder).parent.glob("*/topology.json"):
-        if record.parent.name == cluster.topology.name:
+    for record in Path(layout.folder).parent.glob("*/topology.json"):
+        if record.parent == Path(layout.folder):
             continue
         try:
             topology = json.loads(record.read_text())

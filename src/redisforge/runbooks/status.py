@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Literal
+
+import msgspec
 
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.report import (
@@ -35,7 +38,7 @@ def status(cluster: Cluster) -> StatusReport:
 
 def report(topology: Topology, facts: Facts) -> StatusReport:
     """The facts as a report."""
-    problems = diagnose(topology, facts)
+    problems = tuple(_with_name(problem, topology.name) for problem in diagnose(topology, facts))
     shards = actual_shards(topology, facts)
     nodes = [_node(node, facts, shards[node.name]) for node in topology.nodes]
     nodes.sort(key=lambda node: (node.shard, node.role != "master", node.name))
@@ -64,6 +67,12 @@ def report(topology: Topology, facts: Facts) -> StatusReport:
         ),
         problems=problems,
     )
+
+
+def _with_name(problem: Problem, name: str) -> Problem:
+    """The advice as it works from any folder: the command with the cluster's name."""
+    advice = re.sub(r"`redisforge (up|logs)\b", rf"`redisforge \1 -c {name}", problem.next_step)
+    return msgspec.structs.replace(problem, next_step=advice)
 
 
 def _state(facts: Facts, problems: tuple[Problem, ...]) -> Literal["ok", "degraded", "fail", "stopped"]:

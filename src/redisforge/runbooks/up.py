@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from redisforge.disk import PUBLIC_MODE, write_file
-from redisforge.errors import GateError, RedisForgeError, SecretError, UnhealthyError
+from redisforge.errors import GateError, NotFoundError, RedisForgeError, SecretError, UnhealthyError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.lock import cluster_lock
@@ -42,6 +42,7 @@ from redisforge.runbooks.preflight import (
     check_configuration,
     check_ports,
     check_space,
+    refuse_fewer_nodes,
 )
 from redisforge.runbooks.run import Progress, Runner
 from redisforge.runbooks.smoke import SmokeTest
@@ -85,6 +86,7 @@ def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Pro
     """
     began = time.monotonic()
     layout = cluster_layout(home, wanted.topology.name)
+    _check_names(wanted)
     existed, fresh = Path(layout.folder).exists(), not Path(layout.units).exists()
     with cluster_lock(Path(layout.lock), "up"):
         try:
@@ -121,16 +123,20 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
         RedisForgeError: as `up`.
     """
     layout = cluster_layout(home, wanted.topology.name)
+    _check_names(wanted)
+    _refuse_other_passwords(wanted, layout)
     if not Path(layout.topology).exists():
         nodes = {
             node.name: NodeFacts(name=node.name, address=node.address, port=node.port, problem="does not run")
             for node in wanted.topology.nodes
         }
         facts = Facts(observed_at_s=time.time(), nodes=nodes)
+        check_ports(wanted.topology, layout, facts)
         names = [unit.name for unit in (*wanted.topology.nodes, *wanted.topology.envoys)]
         return predict_plan(wanted.topology, facts, Wishes(dict.fromkeys(names, "new")))
     from redisforge.security.secrets import resolve_credentials
 
+    refuse_fewer_nodes(wanted.topology, layout)
     programs = _programs(wanted.topology, environment, progress)
     credentials, _ = resolve_credentials(wanted.topology, wanted.passwords, layout, store=False)
     cluster = make_cluster(wanted.topology, layout, credentials)
@@ -140,7 +146,7 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
         async with Observer(cluster, with_listing=True) as observer:
             facts = await observer.look(fresh_units=True)
         check_addresses(cluster, facts)
-        await check_ports(cluster, units, facts)
+        check_ports(wanted.topology, layout, facts)
         return facts
 
     facts = asyncio.run(look())
@@ -152,17 +158,12 @@ def _prepare(
 ) -> tuple[Cluster, dict[str, Unit], Programs]:
     """Programs, passwords, certificates and configuration: everything before the first process."""
     from redisforge.security.certificates import ensure_certificates
-    from redisforge.security.secrets import changed_users, resolve_credentials
+    from redisforge.security.secrets import resolve_credentials
 
     topology = wanted.topology
     check_cluster_folder(layout)
-    if Path(layout.units).exists() and (changed := changed_users(topology, wanted.passwords, layout)):
-        raise SecretError(
-            "a password is not the one that the running cluster uses",
-            where=", ".join(changed),
-            why="changing the passwords of a running cluster is a rotation; `up` does not do that",
-            next_step=f"give the password that is stored in {layout.secrets}, or give none",
-        )
+    _refuse_other_passwords(wanted, layout)
+    refuse_fewer_nodes(topology, layout)
     check_space(layout, topology)
     check_certificate_names(topology)
     with ThreadPoolExecutor(1) as aside:  # looking for programs is waiting for them: make certificates meanwhile
@@ -175,6 +176,31 @@ def _prepare(
     units = build_units(topology, layout, credentials, programs)
     check_configuration(topology, programs.engine, units)
     return make_cluster(topology, layout, credentials), units, programs
+
+
+def _check_names(wanted: Wanted) -> None:
+    """--accept-data-loss names declared nodes. Raises NotFoundError."""
+    names = [node.name for node in wanted.topology.nodes]
+    unknown = sorted(wanted.accepted_losses.difference(names))
+    if unknown:
+        raise NotFoundError(
+            f"no node called {', '.join(unknown)}",
+            where=wanted.topology.name,
+            next_step=f"the nodes are: {', '.join(names)}",
+        )
+
+
+def _refuse_other_passwords(wanted: Wanted, layout: ClusterLayout) -> None:
+    """The supplied passwords are those of the cluster, once it has been raised. Raises SecretError."""
+    from redisforge.security.secrets import changed_users
+
+    if Path(layout.units).exists() and (changed := changed_users(wanted.topology, wanted.passwords, layout)):
+        raise SecretError(
+            "a password is not the one that the running cluster uses",
+            where=", ".join(changed),
+            why="changing the passwords of a running cluster is a rotation; `up` does not do that",
+            next_step=f"give the password that is stored in {layout.secrets}, or give none",
+        )
 
 
 def _programs(topology: Topology, environment: Mapping[str, str], progress: Progress) -> Programs:
@@ -196,7 +222,7 @@ async def _converge(
     async with Observer(cluster, with_listing=True) as observer:
         facts = await observer.look(fresh_units=True)
         check_addresses(cluster, facts)
-        await check_ports(cluster, units, facts)
+        check_ports(cluster.topology, cluster.layout, facts)
         runner = Runner(cluster, observer, units, journal, progress)
         try:
             phases = await _phases(runner, cluster.topology, facts, _wishes(wanted, units), _recorder(cluster))

@@ -5,16 +5,20 @@ What must never be done on the way is checked by the World for every phase.
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from topologies import all_names, hosts_in_zones, make_topology, master_of
+from msgspec.structs import replace
+from topologies import all_names, hosts_in_zones, make_topology, master_of, replicas_in, silent
 from world import World, formed_world
 
 from redisforge.errors import RefusedError
 from redisforge.model.slots import subtract
-from redisforge.model.steps import RestartUnit, StartUnit, Step, StopUnit
+from redisforge.model.steps import Promote, RestartUnit, StartUnit, Step, StopUnit
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
+from redisforge.plan.bring_up import Wishes
+from redisforge.plan.placement import split_slots
 from redisforge.plan.view import ALL_SLOTS
 
 slow_enough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -99,7 +103,7 @@ def test_a_cluster_with_data_heals_or_is_refused(topology: Topology, data: st.Da
     names = [node.name for node in topology.nodes]
     events = {
         "kill": world.kill, "fail over": world.fail_over, "lose disk": world.lose_disk, "lose data": world.lose_data,
-        "orphan": world.orphan,
+        "orphan": world.orphan, "reborn": world.reborn,
     }  # fmt: skip
     for event in data.draw(st.lists(st.sampled_from(sorted(events)), min_size=1, max_size=8)):
         events[event](data.draw(st.sampled_from(names), label=event))
@@ -109,6 +113,7 @@ def test_a_cluster_with_data_heals_or_is_refused(topology: Topology, data: st.Da
         for name in all_names(topology):
             world.kill(name)
     intact = not subtract(ALL_SLOTS, world.surviving_slots())
+    assume(world.is_remembered())
     refusal = heal(world)
     if refusal:
         assert not intact, f"refused although all data is there: {refusal}"
@@ -116,3 +121,87 @@ def test_a_cluster_with_data_heals_or_is_refused(topology: Topology, data: st.Da
     assert intact, "it went on although data is gone"
     assert_whole(world)
     assert not subtract(ALL_SLOTS, world.surviving_slots()), "data got lost on the way"
+
+
+@slow_enough
+@given(st.integers(3, 6), st.integers(0, 2), st.data())
+def test_a_cluster_that_keeps_nothing_on_disk_keeps_what_is_in_memory(
+    shards: int, replicas: int, data: st.DataObject
+) -> None:
+    topology = make_topology(shards, replicas, mode="none")
+    world = formed_world(topology)
+    for name in data.draw(st.lists(st.sampled_from(all_names(topology)), max_size=8)):
+        world.kill(name)
+        if data.draw(st.booleans(), label="gossip goes on"):
+            world.settle()
+    before = world.surviving_slots()
+    world.converge()
+    assert_whole(world)
+    assert not subtract(before, world.surviving_slots())
+
+
+@slow_enough
+@given(topologies)
+def test_nodes_of_somebody_else_are_formed_without_starting_anything(topology: Topology) -> None:
+    """init-cluster: nodes that run, no Units of ours, no Envoys."""
+    bare = replace(topology, envoys=(), endpoints=())
+    world = World(bare)
+    for node in bare.nodes:
+        world.reborn(node.name)
+    world.wishes = Wishes()
+    world.facts = replace(world.facts, units={})
+    world.converge()
+    assert gates.in_sync(bare, world.facts) == ()
+    assert not [step for phase in world.phases for step in phase.steps if isinstance(step, StartUnit)]
+    assert world.next_phase() is None
+
+
+@pytest.mark.parametrize("replicas", [0, 1, 2])
+def test_members_without_data_that_can_ask_nobody_do_not_start_as_empty(replicas: int) -> None:
+    """A data disk that is not mounted: every nodes.conf is there, no data, and nobody is left who could tell."""
+    topology = make_topology(3, replicas)
+    world = formed_world(topology)
+    for node in topology.nodes:
+        world.lose_data(node.name)
+    with pytest.raises(RefusedError, match="has lost its data"):
+        world.converge()
+    assert not [node for node in world.facts.reachable_nodes() if node.slots], "no master serves emptiness"
+
+
+def test_a_replica_without_data_is_no_stand_in() -> None:
+    """Master and replica lost their data; the replica may start, and must not be promoted."""
+    topology = make_topology(3, 1)
+    world = formed_world(topology)
+    world.lose_data("redis-1")
+    world.lose_data(replicas_in(topology, 0)[0].name)
+    with pytest.raises(RefusedError, match="redis-1 has lost its data"):
+        world.converge()
+    assert not [step for phase in world.phases for step in phase.steps if isinstance(step, Promote)]
+
+
+def test_the_replica_with_data_is_the_stand_in() -> None:
+    """Of two replicas that have just started, the one that has keys takes over."""
+    topology = make_topology(3, 2)
+    world = formed_world(topology)
+    first, second = (node.name for node in replicas_in(topology, 0))
+    for name in all_names(topology):
+        world.kill(name)
+    for name in ("redis-1", first):
+        world.lose_data(name)
+    world.converge()
+    assert_whole(world)
+    assert world.facts.nodes[second].slots == split_slots(3)[:1]
+    assert not subtract(ALL_SLOTS, world.surviving_slots())
+
+
+def test_a_member_that_moved_and_lost_its_data_is_not_started_as_empty() -> None:
+    """Its ports were changed, so the others expect it under its old address; its replica still has the data."""
+    topology = make_topology(3, 1)
+    world = formed_world(topology)
+    world.lose_data("redis-1")
+    moved = replace(topology.node("redis-1"), port=8001, bus_port=18001)
+    world.topology = replace(topology, nodes=(moved, *topology.nodes[1:]))
+    world.facts = replace(world.facts, nodes={**world.facts.nodes, "redis-1": silent(moved)})
+    with pytest.raises(RefusedError):
+        world.converge()
+    assert not world.facts.nodes["redis-1"].reachable

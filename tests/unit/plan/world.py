@@ -167,6 +167,11 @@ class World:
             found += node.slots or tuple(r for peer in of_master for r in peer.slots)
         return merge(found)
 
+    def is_remembered(self) -> bool:
+        """Whether any node or disk is left that knows of the cluster: without one, all looks like the first start."""
+        nodes = (*self.facts.reachable_nodes(), *self.disks.values())
+        return any(peer.slots for node in nodes for peer in node.peers)
+
     # --- inside --------------------------------------------------------------------------------------------
 
     def _check(self, phase: Phase) -> None:

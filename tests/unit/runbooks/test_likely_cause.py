@@ -36,12 +36,21 @@ def test_what_a_server_says_has_a_cause(why: str, cause: str) -> None:
         (ConnectionRefusedError(111, "Connection refused"), "does not run"),
         (TimeoutError(), "hangs"),
         (EOFError("the server closed the connection"), "its log says why"),
-        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "speaks TLS"),
     ],
 )
 def test_how_a_connection_fails_has_a_cause(error: BaseException, cause: str) -> None:
     """The words of redis/connection.py are the ones that are looked for here."""
     assert cause in likely_cause(explain(error, 5.0))
+
+
+def test_a_server_without_tls_has_a_cause() -> None:
+    """A real error of a handshake that is answered in plain text."""
+    received = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(received, ssl.MemoryBIO(), server_hostname="redis")
+    received.write(b"-ERR Protocol error: unbalanced quotes in request\r\n")
+    with pytest.raises(ssl.SSLError) as error:
+        client.do_handshake()
+    assert "speaks TLS" in likely_cause(explain(error.value, 5.0))
 
 
 def test_a_certificate_of_another_ca_has_a_cause() -> None:
