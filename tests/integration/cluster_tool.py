@@ -284,11 +284,18 @@ class Cluster:
         return processes_of(self.path)
 
     def kill_everything(self) -> None:
-        """kill -9 of all keepers and processes, keepers first so that none restarts anything."""
-        pids = self.pids()
-        kill(*(keeper for _, keeper in pids.values()))
-        kill(*(pid for pid, _ in pids.values() if pid))
-        assert not self.processes()
+        """kill -9 of all keepers and processes, keepers first so that none restarts anything.
+
+        An `up` that was killed may have left a child that is about to start keepers: so until nothing is left.
+        """
+
+        def is_silent() -> bool:
+            found = self.processes()
+            kill(*(pid for pid, command in found.items() if "keeper.py" in command))
+            kill(*found)
+            return not found
+
+        until(lambda: is_silent() and is_silent(), "the end of everything")
 
     def await_restart(self, unit: str, old_pid: int) -> None:
         """Wait until the Unit's keeper has started it again."""

@@ -18,7 +18,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Add the state and the logs of every living cluster to the report of a failed test."""
     report = yield
     if report.when == "call" and report.failed and "integration" in item.keywords:
+        fixtures: list[object] = list(getattr(item, "funcargs", {}).values())
+        folder = next((value for value in fixtures if isinstance(value, Path)), None)
         for cluster in living:
+            if cluster not in fixtures and not (folder and cluster.folder.is_relative_to(folder)):
+                continue
             report.sections.append((f"cluster {cluster.name} in {cluster.folder}", cluster.story()))
     return report
 

@@ -125,9 +125,13 @@ class Nodes:
         return ("init-cluster", ",".join(nodes or self.names), *ca, *options)
 
     def form(self, *options: str, nodes: list[str] | None = None, password: str = PASSWORD) -> Result:
-        """Run it to its end."""
+        """Run it to its end; whatever it says, it is no traceback and not the password."""
         arguments = self.arguments(*options, nodes=nodes)
-        return run_command(*arguments, folder=self.folder, variables=self._variables(password))
+        result = run_command(*arguments, folder=self.folder, variables=self._variables(password))
+        assert "Traceback" not in result.stderr, str(result)
+        assert "defect" not in result.stderr, str(result)
+        assert not password or password not in str(result)
+        return result
 
     def start_forming(self, *options: str) -> subprocess.Popen[str]:
         """Start it and do not wait for it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import ADDRESS, Cluster, Result, processes_of
+from cluster_tool import ADDRESS, Cluster, Result, environment, processes_of, run_command
 
 from conftest import MakeCluster
 from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine
@@ -153,7 +153,9 @@ def test_an_engine_that_is_missing_not_executable_or_of_a_wrong_version_is_refus
 ) -> None:
     flat = tmp_path / "flat-redis-server"
     flat.write_text("not a program\n")
-    old = program(tmp_path / "old-redis-server", 'echo "Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64"')
+    version = 'echo "Redis server v=6.2.14 sha=00000000:0 malloc=libc bits=64"'
+    answer = """echo "argument couldn't be parsed into an integer"; exit 1"""  # to the question whether it has TLS
+    old = program(tmp_path / "old-redis-server", f'case "$1" in -) {answer};; *) {version};; esac')
     silent = program(tmp_path / "silent-redis-server", "exit 3")
 
     for path, why in (
@@ -272,6 +274,19 @@ def test_an_unknown_option_or_command_is_a_usage_error(cluster: Cluster) -> None
     assert cluster.run("up", "--fast").status == 2
     assert cluster.run("upp").status == 2
     assert cluster.run("down", "--cluster", "none").status == 14
+
+
+@pytest.mark.parametrize("text", ["{name: other}", "name : other", "name:\n  other", "name: other_one", "name: Other"])
+def test_a_file_that_names_another_cluster_never_selects_the_only_one(
+    shared: Cluster, tmp_path: Path, text: str
+) -> None:
+    """Whatever the spelling: the next command could have been `down --purge --yes`."""
+    (tmp_path / "redisforge.yaml").write_text(text)
+
+    result = run_command("status", folder=tmp_path, variables=environment(shared.home))
+
+    assert result.status == 14, str(result)
+    assert "no cluster called" in result.stderr
 
 
 def test_a_cluster_of_another_name_than_the_files_is_a_usage_error(cluster: Cluster) -> None:

@@ -79,7 +79,7 @@ def status_text(report: StatusReport) -> str:
     rows = [
         (
             node.name, node.role, node.shard, _short(node.slots), node.host, node.port, node.zone, node.keys,
-            human_bytes(node.used_memory_bytes), human_bytes(node.lag_bytes), node.restart_count + 1,
+            human_bytes(node.used_memory_bytes), human_bytes(node.lag_bytes), node.restart_count,
             node.state, node.id[:8],
         )
         for node in report.nodes

@@ -44,13 +44,13 @@ STABLE_AFTER_S = 10.0
 GUARD_INTERVAL_S = 0.5
 PEER_TIMEOUT_S = 1.0
 KILL_TIMEOUT_S = 10.0
-START_TIMEOUT_S = 5.0
+START_TIMEOUT_S = 20.0
 
 
 def read_json(path: Path) -> Document:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):  # TypeError: JSON, but not an object
         return {}
 
 
@@ -80,19 +80,33 @@ def is_alive(state: Document) -> bool:
 
 
 def lock_holder(folder: str) -> int:
-    """The pid of the keeper that holds the folder, or 0."""
+    """The pid of the keeper that holds the folder, or 0. Looks by sharing the lock for a moment."""
     try:
         descriptor = os.open(Path(folder, "keeper.lock"), os.O_RDWR)
     except OSError:
         return 0
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return int(os.read(descriptor, 32) or b"0")
     else:
         return 0
     finally:
         os.close(descriptor)
+
+
+def take_lock(descriptor: int) -> bool:
+    """Make the folder this keeper's; False when another keeper has it. Those who only look are waited for."""
+    while True:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(0.001)
 
 
 # --- the guard -----------------------------------------------------------------------------------------------
@@ -136,9 +150,9 @@ def ask(guard: Document, address: str, port: int, *command: str) -> str:
     with (
         socket.create_connection((address, port), PEER_TIMEOUT_S) as plain,
         context.wrap_socket(plain, server_hostname=address) as stream,
+        stream.makefile("rb") as replies,
     ):
         stream.sendall(request)
-        replies = stream.makefile("rb")
         if not replies.readline().startswith(b"+OK"):
             raise OSError("AUTH refused")
         header = replies.readline()
@@ -157,8 +171,9 @@ def why_not_start(guard: Document) -> str:
     for address, port in guard["peers"]:
         try:
             view = [line.split() for line in ask(guard, address, port, "CLUSTER", "NODES").splitlines()]
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it answers, but not as a node does
             continue
+        view = [fields for fields in view if len(fields) >= 8]
         informed = informed or len(view) > 1
         for fields in view:
             mine = fields[0] == node_id or fields[1].partition("@")[0] == me
@@ -205,9 +220,7 @@ class Keeper:
 
     def run(self) -> None:
         descriptor = os.open(self.folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not take_lock(descriptor):
             return  # another keeper has it: nothing to do
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -333,12 +346,18 @@ class Keeper:
 
 def spawn(folder: str) -> None:
     """Run a keeper for `folder` in the background, away from this session and its descriptors."""
+    if lock_holder(folder):  # a second keeper would leave, but while on its way it could outlive a stop
+        if is_alive(read_json(Path(folder, "state.json"))):
+            Path(folder, "permit-blank").unlink(missing_ok=True)  # it runs: the permit is not for its next start
+        return
     log = os.open(Path(folder, "log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     if os.fork():
         os.close(log)
         os.wait()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not lock_holder(folder) and time.monotonic() < deadline:
+        while not lock_holder(folder):
+            if time.monotonic() > deadline:
+                raise OSError(f"its keeper did not start within {START_TIMEOUT_S:g} s: see {folder}/log")
             time.sleep(0.002)  # whoever asked to start it shall find it when it looks
         return
     os.setsid()
@@ -402,18 +421,23 @@ def describe(folder: str) -> Document:
 
 
 def in_parallel(action: Callable[[str], None], folders: list[str]) -> None:
-    """Run `action` for every folder in a process of its own, and wait for all."""
+    """Run `action` for every folder in a process of its own, and wait for all; exits with 1 if one failed."""
     children: list[int] = []
     for folder in folders:
         pid = os.fork()
         if pid == 0:
+            status = 1
             try:
                 action(folder)
+                status = 0
+            except OSError as error:
+                print(f"{folder}: {error}", file=sys.stderr, flush=True)
             finally:
-                os._exit(0)
+                os._exit(status)
         children.append(pid)
-    for pid in children:
-        os.waitpid(pid, 0)
+    statuses = [os.waitpid(pid, 0)[1] for pid in children]
+    if any(statuses):
+        sys.exit(1)
 
 
 def main(arguments: list[str]) -> None:

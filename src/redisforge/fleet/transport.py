@@ -7,7 +7,10 @@ suite in tests/contract; a transport over SSH will have to pass the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -70,6 +73,7 @@ class LocalTransport:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
             )
         except OSError as error:
             raise HostError(f"cannot run {argv[0]}", where=self.host, why=str(error.strerror)) from error
@@ -77,7 +81,8 @@ class LocalTransport:
             async with asyncio.timeout(timeout_s):
                 stdout, stderr = await process.communicate()
         except TimeoutError as error:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its children too: they would hold the streams open
             await process.wait()
             raise HostError(
                 f"{argv[0]} did not end",
@@ -105,7 +110,7 @@ class LocalTransport:
     async def read(self, path: str) -> str | None:
         """See Transport.read."""
         try:
-            return Path(path).read_text(encoding="utf-8", errors="replace")
+            return Path(path).read_bytes().decode(errors="replace")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -131,10 +136,8 @@ class LocalTransport:
 
 def _place(path: Path, file: UnitFile) -> bool:
     """Write one file if its text or mode differs; returns whether it did. Raises HostError."""
-    text = file.text()
-    try:
-        if path.read_text(encoding="utf-8") == text and path.stat().st_mode & 0o777 == file.mode:
+    content = file.text().encode()
+    with contextlib.suppress(OSError):  # absent: written below
+        if path.read_bytes() == content and path.stat().st_mode & 0o777 == file.mode:
             return False
-    except (OSError, UnicodeDecodeError):
-        pass  # absent or different: written below
-    return write_file(path, text.encode(), file.mode)
+    return write_file(path, content, file.mode)

@@ -351,12 +351,14 @@ def _replicate(topology: Topology, facts: Facts) -> Phase | None:
 
 
 def _forget(topology: Topology, facts: Facts) -> Phase | None:
-    """Forget dead identities without slots whose place was taken by a node with another id."""
+    """Forget dead identities whose place was taken by a node with another id, and whose slots, if some nodes still
+    list them under it, have a living owner."""
     dead: set[str] = set()
+    owned = owned_slots(facts)
     for stranger in strangers(topology, facts).values():
         node = declared_at(topology, stranger.address, stranger.port)
         replaced = "noaddr" in stranger.flags or (node is not None and facts.nodes[node.name].reachable)
-        if replaced and not stranger.slots and not replicas_of(facts, stranger.id):
+        if replaced and not subtract(stranger.slots, owned) and not replicas_of(facts, stranger.id):
             dead.add(stranger.id)
     steps = tuple(
         Forget(node=node.name, node_id=node_id, why="this identity no longer exists")

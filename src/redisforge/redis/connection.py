@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import hiredis
@@ -23,6 +24,7 @@ from redisforge.errors import CertificateError, NodeError
 from redisforge.model.secret import Secret
 
 _READ_SIZE_BYTES = 65536
+_END_PATIENCE_S = 1.0
 _INCOMPLETE = object()
 
 Reply = Any
@@ -149,6 +151,7 @@ class Connection:
                 return [await self._reply() for _ in commands]
         except (OSError, TimeoutError, EOFError, hiredis.ProtocolError) as error:
             self.abort()
+            await self._collect_end(error)
             raise NodeError("no answer", where=self.where, why=explain(error, self.timeout_s)) from error
 
     async def next_message(self) -> Reply:
@@ -157,6 +160,7 @@ class Connection:
             async with asyncio.timeout(self.timeout_s):
                 return await self._reply()
         except (OSError, TimeoutError, EOFError, hiredis.ProtocolError) as error:
+            await self._collect_end(error)
             raise NodeError("no message", where=self.where, why=explain(error, self.timeout_s)) from error
 
     async def _reply(self) -> Reply:
@@ -167,6 +171,13 @@ class Connection:
             self._parser.feed(chunk)
         return reply
 
+    async def _collect_end(self, error: BaseException) -> None:
+        """Take the error that ended the connection from asyncio too, which else may print it with a traceback."""
+        if isinstance(error, ConnectionError):
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_END_PATIENCE_S):
+                    await self._writer.wait_closed()
+
     def abort(self) -> None:
         """Close without waiting."""
         self._writer.transport.abort()
@@ -175,7 +186,7 @@ class Connection:
         """Close; an error on the way is of no interest any more."""
         self._writer.close()
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(_END_PATIENCE_S):
                 await self._writer.wait_closed()
         except (OSError, TimeoutError):
             self.abort()

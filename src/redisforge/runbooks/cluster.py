@@ -17,6 +17,9 @@ from redisforge.redis.connection import Login
 
 DEFAULT_NAME = "main"
 """What a cluster is called whose redisforge.yaml gives no name (config/schema.py)."""
+_NAME_LINE = re.compile(r"""^name:[ \t]+(["']?)([a-z0-9-]+)\1[ \t]*(?:#.*)?\r?$""", re.MULTILINE)
+_NAME_WITHIN_BYTES = 256 * 1024
+"""As much as a declaration may have (config/yaml_lines.py)."""
 OPERATOR_CERTIFICATE = "operator"
 """The name of the certificate with which RedisForge itself connects to nodes."""
 
@@ -86,14 +89,31 @@ def cluster_layout(home: Path, name: str) -> ClusterLayout:
 def declared_name(folder: Path) -> str | None:
     """The cluster that redisforge.yaml in `folder` declares; None without such a file or a readable name.
 
-    Only the line of `name:` is read: to say which cluster is meant, the file need not be valid as a whole.
+    To say which cluster is meant, the file need not be valid as a whole. A name on a line of its own is read
+    without the YAML reader, which takes longer to load than `status` should wait; every other spelling with it.
     """
+    from redisforge.config.files import UnreadableFileError, read_bounded
+
     try:
-        text = folder.joinpath("redisforge.yaml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        content, _ = read_bounded(folder / "redisforge.yaml", _NAME_WITHIN_BYTES)
+    except UnreadableFileError:
         return None
-    found = re.search(r"""^name:[ \t]*["']?([a-z0-9][a-z0-9-]*)""", text, re.MULTILINE)
-    return found[1] if found else DEFAULT_NAME
+    text = content.decode(errors="replace")
+    if found := _NAME_LINE.search(text):
+        return found[2]
+    return _spelled_name(content) if "name" in text else DEFAULT_NAME
+
+
+def _spelled_name(content: bytes) -> str | None:
+    from redisforge.config.yaml_lines import UnreadableYamlError, read_yaml
+
+    try:
+        data = read_yaml(content).data
+    except UnreadableYamlError:
+        return None
+    if not isinstance(data, dict):
+        return None
+    return str(data.get("name", DEFAULT_NAME))  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]
 
 
 def cluster_names(home: Path) -> tuple[str, ...]:

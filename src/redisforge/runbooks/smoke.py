@@ -220,6 +220,7 @@ _CAUSES = (
     ),
     ("certificate is not accepted", "the CA file is not the one that signed the endpoint's certificate"),
     ("no TLS connection", "one side speaks TLS and the other does not, or a proxy is in between"),
+    ('"\\x15" as reply type', "this port speaks TLS (it answered with a TLS alert): give its CA with --ca-file"),
     ("no upstream host", "Envoy knows no node for the slot: the cluster is down, or its view is stale"),
     ("upstream failure", "the node that owns the slot does not answer: redisforge status names it"),
     ("CLUSTERDOWN", "some slots have no living master: redisforge status names them"),

@@ -142,11 +142,17 @@ def test_one_cause_is_not_told_twice() -> None:
     ]
 
 
-def test_a_bare_machine() -> None:
-    problems = diagnose(TOPOLOGY, nothing_runs(TOPOLOGY))
-    wheres = [problem.where for problem in problems]
-    assert wheres[0] == "main"
-    assert {*wheres[1:]} == {*(node.name for node in TOPOLOGY.nodes), "envoy-1"}
+def everything_gone(state: UnitState) -> Edit:
+    """No Unit of the cluster runs."""
+    envoy = unit_with("envoy-1", state=state)
+    return all_of(*(gone(node.name, state) for node in TOPOLOGY.nodes), envoy, envoy_with("envoy-1", problem="down"))
+
+
+@pytest.mark.parametrize("state", [UnitState.STOPPED, UnitState.ABSENT])
+def test_a_stopped_cluster_is_one_problem(state: UnitState) -> None:
+    (problem,) = diagnose(TOPOLOGY, everything_gone(state)(TOPOLOGY, FORMED))
+    assert (problem.severity, problem.where, problem.what) == ("critical", "main", "nothing of this cluster runs")
+    assert diagnose(TOPOLOGY, nothing_runs(TOPOLOGY)) == (problem,)
 
 
 def on_one_host(_: Topology, facts: Facts) -> Facts:

@@ -76,7 +76,7 @@ REFUSED: tuple[tuple[str, Facts, Edit, tuple[str, ...]], ...] = (
         "member of a foreign cluster",
         BLANK,
         also_listing("redis-5", STRANGER),
-        ("redis-5 belongs to a cluster with members that are not declared", "10.9.9.9:7001", "CLUSTER RESET HARD"),
+        ("redis-5 belongs to a cluster with members that are not declared", "10.9.9.9:7001", "leave this node out"),
     ),
     (
         "more members than declared",
