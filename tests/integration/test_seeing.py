@@ -109,7 +109,7 @@ def test_problems_are_told_in_words_and_make_check_fail(fresh: Cluster) -> None:
     assert f"{replica}: does not run" in problems
     assert f"{master}: has 0 of 1 replicas: its shard is less protected" in problems
     assert any("connection refused" in problem for problem in problems if problem.startswith("primary at"))
-    assert "`redisforge up` starts it" in fresh.run("status").stdout
+    assert "`redisforge up -c main` starts it" in fresh.run("status").stdout
     report = fresh.status()
     assert report["cluster"]["state"] == "fail"  # no endpoint serves
     assert report["cluster"]["slots_ok"] == SLOT_COUNT

@@ -33,7 +33,7 @@ from redisforge.model.topology import (
 from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.placement import assign, sharing_is_forced
 from redisforge.plan.predict import predict_plan
-from redisforge.redis.connection import Login
+from redisforge.redis.connection import Login, ReplyError
 from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
@@ -98,7 +98,14 @@ async def _form(wanted: Formation, progress: Progress) -> Formed:
             while phase := next_phase(topology, facts, Wishes()):
                 if len(done) >= _ROUND_LIMIT:
                     raise GateError(f"no end after {_ROUND_LIMIT} phases", why=f"the last one was: {done[-1]}")
-                facts = await runner.carry_out(phase, facts)
+                try:
+                    facts = await runner.carry_out(phase, facts)
+                except ReplyError as error:
+                    error.next_step = (
+                        "run the command again: it goes on from what is there. Perhaps somebody else formed the "
+                        "same nodes at the same time"
+                    )
+                    raise
                 done.append(phase.title)
     hosts = [Host(node.host, node.address, node.zone) for node in topology.nodes]
     notices = (
