@@ -73,7 +73,7 @@ def test_purge_with_yes_deletes_everything_without_asking(fresh: Cluster) -> Non
     assert [path for path in fresh.home.rglob("*") if path.is_file()] == []
     gone = fresh.run("down")
     assert gone.status == 14
-    assert "there is no cluster yet" in gone.stderr
+    assert "no cluster called" in gone.stderr
 
 
 def test_down_ends_orphans_and_what_its_keepers_hold_back(fresh: Cluster) -> None:

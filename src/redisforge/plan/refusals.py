@@ -15,6 +15,7 @@ from redisforge.plan.view import (
     declared_at,
     key_total,
     known_ids,
+    newest_owners,
     owned_slots,
     strangers,
     unclaimed_slots,
@@ -147,7 +148,7 @@ def refuse_other_size(topology: Topology, facts: Facts) -> None:
     if unclaimed_slots(facts):
         return
     owned = owned_slots(facts)  # whoever else is said to own these is a master of the past
-    owners = {node.id for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots}
+    owners = {node.id for node in newest_owners(facts)}
     owners |= {peer.id for peer in strangers(topology, facts).values() if subtract(peer.slots, owned)}
     views: list[NodeFacts] = [node for node in facts.reachable_nodes() if not node.is_blank]
     if views and len(owners) != topology.shards:

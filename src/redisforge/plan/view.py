@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from redisforge.model.facts import Facts, NodeFacts, PeerView
-from redisforge.model.slots import SLOT_COUNT, SlotRange, merge, subtract
+from redisforge.model.slots import SLOT_COUNT, SlotRange, count, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 
 ALL_SLOTS = (SlotRange(0, SLOT_COUNT - 1),)
@@ -30,6 +30,26 @@ def served_slots(facts: Facts) -> tuple[SlotRange, ...]:
 def owned_slots(facts: Facts) -> tuple[SlotRange, ...]:
     """Slots that a reachable master owns in its own view. What others say of these slots may lag behind."""
     return merge(r for node in facts.reachable_nodes() if node.role is Role.MASTER for r in node.slots)
+
+
+def newest_owners(facts: Facts) -> tuple[NodeFacts, ...]:
+    """Reachable masters that own slots, without those all of whose slots another one claims with a higher epoch:
+    a master that has just come back claims what a replica took over meanwhile, until it hears of that."""
+    masters = [(node, node.slots) for node in facts.reachable_nodes() if node.role is Role.MASTER]
+    owners = [(node, slots) for node, slots in masters if slots]
+    if sum(count(slots) for _, slots in owners) == count(owned_slots(facts)):
+        return tuple(node for node, _ in owners)
+    taken: tuple[SlotRange, ...] = ()
+    newest: list[NodeFacts] = []
+    for node, slots in sorted(owners, key=lambda owner: -_config_epoch(owner[0])):
+        if subtract(slots, taken):
+            newest.append(node)
+            taken = merge((*taken, *slots))
+    return tuple(newest)
+
+
+def _config_epoch(node: NodeFacts) -> int:
+    return node.myself.config_epoch if node.myself else 0
 
 
 def key_total(facts: Facts) -> int:
