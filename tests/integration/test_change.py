@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from cluster_tool import SLOT_COUNT, Cluster, is_alive, until
+from cluster_tool import SLOT_COUNT, Cluster, environment, is_alive, run_command, until
 
 from conftest import MakeCluster
 
@@ -135,8 +135,13 @@ def test_several_clusters_on_one_machine(make_cluster: MakeCluster) -> None:
     with ThreadPoolExecutor(2) as together:
         assert all(together.map(Cluster.up, (one, two)))
 
-    unnamed = one.run("status")
+    elsewhere = one.folder / "elsewhere"  # no redisforge.yaml there says which one is meant
+    elsewhere.mkdir()
+    unnamed = run_command("status", folder=elsewhere, variables=environment(one.home))
+    here = one.run("status")
 
+    assert here.status == 0
+    assert here.stdout.startswith("one: ok")
     assert unnamed.status == 14, str(unnamed)
     assert "one, two" in unnamed.stderr
     assert "--cluster" in unnamed.stderr

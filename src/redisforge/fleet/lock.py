@@ -11,7 +11,7 @@ import getpass
 import os
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,7 +42,14 @@ def cluster_lock(path: Path, verb: str) -> Generator[LockHolder]:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise HostError("cannot make the cluster's folder", where=str(path.parent), why=str(error.strerror)) from error
+        with suppress(OSError):
+            path.parent.rmdir()  # if it was made just now, it is empty
+        raise HostError(
+            "cannot make the cluster's folder",
+            where=str(path.parent),
+            why=str(error.strerror),
+            next_step="make room there, or set REDISFORGE_HOME to a folder that this user can write",
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +58,8 @@ def cluster_lock(path: Path, verb: str) -> Generator[LockHolder]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         holder = LockHolder(getpass.getuser(), socket.gethostname(), os.getpid(), verb, now)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(holder), 0)
+        with suppress(OSError):  # a full disk: it is locked without the text too, and `down` must work
+            os.pwrite(descriptor, msgspec.json.encode(holder), 0)
         yield holder
         os.ftruncate(descriptor, 0)
     finally:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from edits import Edit, all_of, blank, blank_node, envoy_with, every_line_with, gone, line_with, node_with, unit_with
+from edits import (
+    Edit,
+    all_of,
+    also_listing,
+    blank,
+    blank_node,
+    envoy_with,
+    every_line_with,
+    gone,
+    line_with,
+    node_with,
+    unit_with,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -11,7 +23,7 @@ from topologies import formed, make_topology, nothing_runs
 from world import World
 
 from redisforge.errors import RefusedError
-from redisforge.model.facts import Facts, UnitState
+from redisforge.model.facts import Facts, PeerView, UnitState
 from redisforge.model.slots import SlotRange
 from redisforge.model.steps import Gate
 from redisforge.model.topology import Topology
@@ -183,6 +195,7 @@ def test_every_gate_has_a_case() -> None:
     assert {name for name, *_ in CLOSED} == set(GATES)
 
 
+NEWCOMER = PeerView(id="new", address="127.0.0.1", port=7009, flags=("master",))
 OPEN: tuple[tuple[str, str, Edit], ...] = (
     ("nodes_answer", "stopped", gone("redis-2", UnitState.STOPPED)),
     ("nodes_answer", "absent", gone("redis-2", UnitState.ABSENT)),
@@ -201,6 +214,7 @@ OPEN: tuple[tuple[str, str, Edit], ...] = (
     ("slots_assigned", "known to one node only", line_with("redis-5", "redis-2", slots=())),
     ("all_met", "somebody is down", gone("redis-2")),
     ("agreed", "somebody is down", gone("redis-2")),
+    ("agreed", "one knows somebody without slots", also_listing("redis-1", NEWCOMER)),
     ("in_sync", "a stopped replica", gone("redis-5")),
     ("in_sync", "roles have changed", HANDOVER_SEEN_BY_ALL),
     ("attached", "somebody is down", gone("redis-2")),

@@ -129,6 +129,13 @@ def test_nothing_is_planned_where_something_is_refused(facts: Facts, edit: Edit,
         next_phase(TOPOLOGY, unsafe, Wishes())
 
 
+master_of_the_past = all_of(
+    every_line_with("redis-4", flags=("master",), master_id="", slots=(SlotRange(0, 5460),), config_epoch=9),
+    line_with("redis-4", flags=("myself", "master")),
+    every_line_with("redis-1", slots=()),
+    line_with("redis-1", flags=("myself", "master"), slots=(SlotRange(0, 5460),)),
+)
+"""redis-1 has just come back, and has not heard that redis-4 took over."""
 HARMLESS: tuple[tuple[str, Facts, Edit], ...] = (
     ("blank nodes", BLANK, unchanged),
     ("nothing runs", nothing_runs(TOPOLOGY), unchanged),
@@ -140,6 +147,7 @@ HARMLESS: tuple[tuple[str, Facts, Edit], ...] = (
         FORMED,
         also_listing("redis-1", replace(STRANGER, address="", port=0, flags=("master", "noaddr"))),
     ),
+    ("a master of the past came back", FORMED, all_of(with_keys, master_of_the_past)),
     ("a master is down", FORMED, all_of(with_keys, gone("redis-1"))),
     ("a shard is down", FORMED, all_of(with_keys, gone("redis-1"), gone("redis-4"))),
     ("a master is blank, its replica lives", FORMED, all_of(with_keys, gone("redis-1"), blank("redis-1"))),
