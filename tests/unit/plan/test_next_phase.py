@@ -206,6 +206,15 @@ def test_a_dead_identity_with_a_follower_is_not_forgotten() -> None:
     assert words(next_of(following)) == ["redis-5: CLUSTER FAILOVER FORCE"]
 
 
+def test_a_dead_identity_is_not_forgotten_before_its_replica_has_moved() -> None:
+    """Its slots are redis-2's now; Redis moves the replica by itself, unless the id is unknown by then."""
+    dead = PeerView(id="dead", address="", port=0, flags=("master", "fail", "noaddr"))
+    listed = all_of(*(also_listing(node.name, dead) for node in TOPOLOGY.nodes))
+    follower = all_of(listed, every_line_with("redis-5", master_id="dead"), node_with("redis-5", master_link_up=False))
+    phase = next_of(follower)
+    assert (phase.steps, phase.gate.name) == ((), "in_sync")
+
+
 def test_whoever_is_not_named_to_proxies_greets() -> None:
     others = tuple(node.id for node in FORMED.nodes.values() if node.name != "redis-5")
     assert words(next_of(node_with("redis-2", listed=others))) == ["redis-5: CLUSTER MEET redis-2"]
