@@ -9,7 +9,8 @@ from redisforge.model.report import Problem
 from redisforge.model.slots import count, describe, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.gates import agreed, stale_envoys
-from redisforge.plan.view import ALL_SLOTS, actual_shards, replicas_of, served_slots
+from redisforge.plan.roles import crowded
+from redisforge.plan.view import ALL_SLOTS, replicas_of, served_slots
 
 _MEMORY_WARNING_RATIO = 0.9
 _LAG_WARNING_BYTES = 64 * 1024 * 1024
@@ -25,7 +26,7 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
         *_units(topology, facts),
         *_nodes(topology, facts),
         *_shards(topology, facts),
-        *_placement(topology, facts),
+        *crowded(topology, facts),
         *_endpoints(topology, facts),
     )
     return tuple(sorted(problems, key=lambda problem: problem.severity != "critical"))
@@ -130,25 +131,6 @@ def _shards(topology: Topology, facts: Facts) -> Iterator[Problem]:
                     severity="warning", where=replica.name, what=f"is {lag // 2**20} MB behind {master.name}",
                     next_step="is its host or the network overloaded?",
                 )  # fmt: skip
-
-
-def _placement(topology: Topology, facts: Facts) -> Iterator[Problem]:
-    """Shards whose nodes share a machine although the topology has more of them."""
-    machines = {node.address for node in topology.nodes}
-    if len(machines) <= topology.replicas:
-        return
-    declared = {node.name: node for node in topology.nodes}
-    members: dict[int, list[RedisNode]] = {}
-    for name, shard in actual_shards(topology, facts).items():
-        members.setdefault(shard, []).append(declared[name])
-    for shard, nodes in members.items():
-        shared = {node.address for node in nodes if sum(n.address == node.address for n in nodes) > 1}
-        for address in sorted(shared):
-            names = ", ".join(node.name for node in nodes if node.address == address)
-            yield Problem(
-                severity="warning", where=f"shard {shard + 1}", what=f"{names} share the host {address}",
-                next_step="the loss of that host would lose the shard",
-            )  # fmt: skip
 
 
 def _endpoints(topology: Topology, facts: Facts) -> Iterator[Problem]:
