@@ -60,6 +60,8 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
         envoy=_envoy_settings(declaration, folder),
         tls=_tls_settings(declaration, folder),
         source=source,
+        first_port=declaration.ports.redis,
+        bus_offset=declaration.ports.bus_offset,
     )
 
 

@@ -30,8 +30,13 @@ class _Address(msgspec.Struct):
     socket_address: _SocketAddress | None = None
 
 
+class _HealthStatus(msgspec.Struct):
+    failed_active_health_check: bool = False
+
+
 class _HostStatus(msgspec.Struct):
     address: _Address
+    health_status: _HealthStatus = msgspec.field(default_factory=_HealthStatus)
 
 
 class _ClusterStatus(msgspec.Struct):
@@ -79,6 +84,13 @@ def _facts(name: str, clusters: Sequence[str], info_body: bytes, clusters_body: 
     statuses = msgspec.json.decode(clusters_body, type=_Clusters).cluster_statuses
     views = {status.name: _addresses(status.host_statuses) for status in statuses if status.name in clusters}
     hosts = {address for view in views.values() for address in view}
+    failed = [
+        host
+        for status in statuses
+        if status.name in clusters
+        for host in status.host_statuses
+        if host.health_status.failed_active_health_check
+    ]
     behind = [cluster for cluster in clusters if views.get(cluster, set()) != hosts]
     problem = ""
     if info.state != "LIVE":
@@ -93,6 +105,7 @@ def _facts(name: str, clusters: Sequence[str], info_body: bytes, clusters_body: 
         version=_version(info.version),
         state=info.state,
         hosts=tuple(sorted(hosts)),
+        unhealthy=tuple(sorted(_addresses(failed))),
     )
 
 

@@ -62,11 +62,14 @@ class FakeRuntime:
 
     def __init__(self) -> None:
         self.units: dict[str, UnitFacts] = {}
+        self.placed: dict[str, str] = {}
+        """The configuration hash of the files that lie there, by Unit."""
         self._next_pid = 1000
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start."""
         del permit_blank
+        await self.place(units)
         for unit in units:
             if self.units.get(unit.name, _absent(unit.name)).state is not UnitState.RUNNING:
                 self._next_pid += 2
@@ -74,6 +77,11 @@ class FakeRuntime:
                     name=unit.name, state=UnitState.RUNNING, pid=self._next_pid, keeper_pid=self._next_pid + 1,
                     config_hash=unit.config_hash,
                 )  # fmt: skip
+
+    async def place(self, units: Sequence[Unit]) -> None:
+        """See Runtime.place."""
+        for unit in units:
+            self.placed[unit.name] = unit.config_hash
 
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""

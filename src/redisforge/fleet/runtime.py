@@ -29,6 +29,10 @@ class Runtime(Protocol):
         """
         ...
 
+    async def place(self, units: Sequence[Unit]) -> None:
+        """Place the files of Units, whether they run or not. What runs goes on with what it has read."""
+        ...
+
     async def stop(self, names: Sequence[str]) -> None:
         """End Units and whatever keeps them; returns when they are gone. Data and logs stay."""
         ...
@@ -59,15 +63,19 @@ class ProcessRuntime:
         """See Runtime.start."""
         keeper = UnitFile("keeper.py", Path(__file__).with_name("keeper.py").read_text(encoding="utf-8"))
         await self._transport.place(self._layout.folder, [keeper])
-        permitted = set(permit_blank)
+        await self.place(units)
+        for name in permit_blank:
+            permit = UnitFile("permit-blank", "granted by redisforge\n")
+            await self._transport.place(self._layout.unit(name), [permit])
+        await self._keeper("start", *(unit.folder for unit in units))
+
+    async def place(self, units: Sequence[Unit]) -> None:
+        """See Runtime.place."""
         for unit in units:
             files = [*unit.files, _unit_json(unit)]
             if unit.guard:
                 files.append(UnitFile("data/.keep", ""))
-            if unit.name in permitted:
-                files.append(UnitFile("permit-blank", "granted by redisforge\n"))
             await self._transport.place(unit.folder, files)
-        await self._keeper("start", *(unit.folder for unit in units))
 
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""
@@ -106,6 +114,10 @@ class NoRuntime:
         """Raises HostError: these nodes are not ours to start."""
         del units, permit_blank
         raise HostError("these nodes are not run by RedisForge", next_step="start them by what runs them")
+
+    async def place(self, units: Sequence[Unit]) -> None:
+        """Raises HostError: these nodes have their files from elsewhere."""
+        await self.start(units)
 
     async def stop(self, names: Sequence[str]) -> None:
         """Raises HostError: these nodes are not ours to stop."""

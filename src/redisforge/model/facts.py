@@ -97,6 +97,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     master_link_up: bool = False
     sync_in_progress: bool = False
     loading: bool = False
+    uptime_s: float = 0.0
+    """Seconds since its process started."""
     pid: int = 0
     listed: tuple[str, ...] | None = None
     """The id of every node that it names in CLUSTER SLOTS, which is what proxies and clients go by; None if it was
@@ -148,13 +150,15 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnvoyFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An Envoy as its admin port describes it. `hosts` are the (address, port) it sends commands to."""
+    """An Envoy as its admin port describes it. `hosts` are the (address, port) it sends commands to; it sends no reads
+    to those in `unhealthy`, which do not pass its health checks."""
 
     name: str
     problem: str = ""
     version: str = ""
     state: str = ""
     hosts: tuple[tuple[str, int], ...] = ()
+    unhealthy: tuple[tuple[str, int], ...] = ()
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

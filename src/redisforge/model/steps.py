@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from redisforge.model.slots import SlotRange
+from redisforge.model.slots import SlotRange, count, describe
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="step"):
@@ -105,18 +105,100 @@ class Forget(_Step, frozen=True, kw_only=True, tag="forget"):
         return f"{self.node}: CLUSTER FORGET {self.node_id}"
 
 
-Step = StartUnit | RestartUnit | StopUnit | SetConfigEpoch | AssignSlots | Meet | Replicate | Promote | Forget
+class Reset(_Step, frozen=True, kw_only=True, tag="reset"):
+    """CLUSTER RESET HARD: a node that has left forgets the cluster, and its copy of the data."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: CLUSTER RESET HARD"
+
+
+class MoveSlots(_Step, frozen=True, kw_only=True, tag="move_slots"):
+    """Move slots with their keys from `source` to `target` while clients go on (redis/moving)."""
+
+    source: str
+    target: str
+    slots: tuple[SlotRange, ...]
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}: move {count(self.slots)} slots ({describe(self.slots)})"
+
+
+class MendSlots(_Step, frozen=True, kw_only=True, tag="mend_slots"):
+    """Finish or roll back the slots that an interrupted move left open, whichever loses nothing."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: close its open slots"
+
+
+class RefuseReads(_Step, frozen=True, kw_only=True, tag="refuse_reads"):
+    """ACL SETUSER USER -ping: Envoy's health check fails and sends the node no more reads, while all else works.
+
+    For this run of the node only: its users are read again when it starts.
+    """
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: take it out of the reader endpoints (ACL SETUSER … -ping)"
+
+
+class AllowReads(_Step, frozen=True, kw_only=True, tag="allow_reads"):
+    """ACL SETUSER USER +ping: takes a RefuseReads back."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: let it serve reads again (ACL SETUSER … +ping)"
+
+
+class RemoveUnit(_Step, frozen=True, kw_only=True, tag="remove_unit"):
+    """Stop the Unit and delete its folder: it is no part of the cluster any more."""
+
+    unit: str
+
+    def __str__(self) -> str:
+        return f"stop and delete {self.unit}"
+
+
+class RefreshUnit(_Step, frozen=True, kw_only=True, tag="refresh_unit"):
+    """Place the Unit's files without a restart: what changed in them counts from its next start on."""
+
+    unit: str
+
+    def __str__(self) -> str:
+        return f"place the files of {self.unit}"
+
+
+UnitStep = StartUnit | RestartUnit | StopUnit | RemoveUnit | RefreshUnit
+NodeStep = (
+    SetConfigEpoch | AssignSlots | Meet | Replicate | Promote | Forget | Reset | MendSlots | RefuseReads | AllowReads
+)
+Step = UnitStep | NodeStep | MoveSlots
+
+
+def target_of(step: Step) -> str:
+    """The Unit or node that a step is sent to. Steps of one target keep their order."""
+    if isinstance(step, MoveSlots):
+        return step.target
+    return step.unit if isinstance(step, UnitStep) else step.node
 
 
 class Gate(msgspec.Struct, frozen=True):
     """The condition that must hold after a phase: a name from plan/gates.py and its deadline in seconds.
 
-    With `envoy` it asks about that Envoy alone: others may still run with an older configuration.
+    With `envoy` it asks about that Envoy alone: others may still run with an older configuration. `without` are
+    nodes that do not count: they are about to leave. `node` is the one that a gate about one node asks about.
     """
 
     name: str
     deadline_s: float
     envoy: str = ""
+    without: tuple[str, ...] = ()
+    node: str = ""
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):

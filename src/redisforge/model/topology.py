@@ -69,6 +69,8 @@ class RedisNode(msgspec.Struct, frozen=True):
     bus_port: int
     shard: int
     intended_role: Role
+    managed: bool = True
+    """False: somebody else runs it, and RedisForge neither starts nor stops it."""
 
 
 class EnvoyInstance(msgspec.Struct, frozen=True):
@@ -177,6 +179,10 @@ class Topology(msgspec.Struct, frozen=True):
     tls: TlsSettings
     source: str = ""
     """The redisforge.yaml that it was read from; empty for the built-in topology."""
+    first_port: int = 0
+    """The port of the first node on each address (`ports.redis`)."""
+    bus_offset: int = 10000
+    """How far a node's bus port is above its port (`ports.bus_offset`)."""
 
     def node(self, name: str) -> RedisNode:
         """The node called `name`. Raises StopIteration."""

@@ -25,7 +25,8 @@ def nodes_answer(topology: Topology, facts: Facts) -> Reasons:
     silent = (UnitState.ABSENT, UnitState.STOPPED, UnitState.HELD)
     for node in topology.nodes:
         seen, unit = facts.nodes[node.name], facts.units.get(node.name)
-        if not seen.reachable and not (facts.units and (unit is None or unit.state in silent)):
+        ours = node.managed and bool(facts.units)
+        if not seen.reachable and not (ours and (unit is None or unit.state in silent)):
             reasons.append(f"{node.name} ({node.address}:{node.port}): {seen.problem}")
     for envoy in topology.envoys:
         seen_envoy, unit = facts.envoys.get(envoy.name), facts.units.get(envoy.name)
@@ -100,22 +101,37 @@ def agreed(topology: Topology, facts: Facts) -> Reasons:
 
 
 def in_sync(topology: Topology, facts: Facts) -> Reasons:
-    """`agreed` and `attached`, and every node answers: the cluster is whole."""
+    """`settled`, and no master is without slots: the cluster is whole."""
+    idle = (f"{node.name} is a master without slots" for node in facts.reachable_nodes() if _is_idle(node))
+    return (*settled(topology, facts), *idle)
+
+
+def settled(topology: Topology, facts: Facts) -> Reasons:
+    """Every node answers and knows every other, all agree on the slots, and every replica is in sync: the state in
+    which a change may begin. Masters that have no slots yet are allowed."""
     reasons = (*nodes_answer(topology, facts), *all_met(topology, facts), *agreed(topology, facts))
-    return (*reasons, *attached(topology, facts))
+    return (*reasons, *linked(topology, facts))
 
 
 def attached(topology: Topology, facts: Facts) -> Reasons:
     """Every reachable node is a master with slots, or a replica whose link is up and that has received something."""
+    idle = (f"{node.name} is a master without slots" for node in facts.reachable_nodes() if _is_idle(node))
+    return (*idle, *linked(topology, facts))
+
+
+def linked(topology: Topology, facts: Facts) -> Reasons:
+    """Every reachable replica has its link up and has received something."""
     reasons: list[str] = []
     for node in facts.reachable_nodes():
-        if node.role is Role.MASTER and not node.slots:
-            reasons.append(f"{node.name} is a master without slots")
-        elif node.role is Role.REPLICA and not node.master_link_up:
+        if node.role is Role.REPLICA and not node.master_link_up:
             reasons.append(f"{node.name} has no link to its master{' (first copy)' * node.sync_in_progress}")
         elif node.role is Role.REPLICA and not node.replication_offset:
             reasons.append(f"{node.name} has not heard from its master yet")
     return tuple(reasons)
+
+
+def _is_idle(node: NodeFacts) -> bool:
+    return node.role is Role.MASTER and not node.slots
 
 
 def promoted(topology: Topology, facts: Facts) -> Reasons:
@@ -138,16 +154,67 @@ def endpoints_serve(topology: Topology, facts: Facts) -> Reasons:
 
 
 def stale_envoys(topology: Topology, facts: Facts) -> Reasons:
-    """Envoys whose list of nodes differs from the declared one."""
-    declared = {(node.address, node.port) for node in topology.nodes}
+    """Envoys that do not send to exactly the nodes that the cluster tells proxies of."""
+    expected = told_of(facts)
+    members = {(node.address, node.port): node for node in facts.nodes.values()}
     reasons: list[str] = []
     for envoy in facts.envoys.values():
+        hosts = set(envoy.hosts)
         if envoy.problem:
             reasons.append(f"{envoy.name}: {envoy.problem}")
-        elif missing := declared - set(envoy.hosts):
-            listed = ", ".join(f"{address}:{port}" for address, port in sorted(missing))
-            reasons.append(f"{envoy.name} does not send to {listed}")
+        elif missing := expected - hosts:
+            reasons.append(f"{envoy.name} does not send to {_listed(missing)}")
+        elif extra := {host for host in hosts - expected if host not in members or members[host].reachable}:
+            reasons.append(f"{envoy.name} still sends to {_listed(extra)}")
     return tuple(reasons)
+
+
+def told_of(facts: Facts) -> set[tuple[str, int]]:
+    """What CLUSTER SLOTS lists: masters with slots, and their replicas that have received something. Of those only the
+    ones that answer."""
+    owners = {peer.id for node in facts.reachable_nodes() for peer in node.peers if peer.slots}
+    return {
+        (node.address, node.port)
+        for node in facts.reachable_nodes()
+        if node.id in owners or (node.master_id in owners and node.replication_offset)
+    }
+
+
+def _listed(hosts: set[tuple[str, int]]) -> str:
+    return ", ".join(f"{address}:{port}" for address, port in sorted(hosts))
+
+
+def unread(topology: Topology, facts: Facts, node_name: str) -> Reasons:
+    """No Envoy sends reads to the node any more: it may stop without a reader's noticing."""
+    node = facts.nodes[node_name]
+    host = (node.address, node.port)
+    return tuple(
+        f"{envoy.name} still sends reads to {node_name}"
+        for envoy in facts.envoys.values()
+        if not envoy.problem and host in envoy.hosts and host not in envoy.unhealthy
+    )
+
+
+def read_again(topology: Topology, facts: Facts, node_name: str) -> Reasons:
+    """Every Envoy sends reads to the node (again)."""
+    node = facts.nodes[node_name]
+    host = (node.address, node.port)
+    return tuple(
+        f"{envoy.name} does not send reads to {node_name} yet"
+        for envoy in facts.envoys.values()
+        if not envoy.problem and (host not in envoy.hosts or host in envoy.unhealthy)
+    )
+
+
+def forgotten(topology: Topology, facts: Facts) -> Reasons:
+    """No node lists an id that is none of ours."""
+    own = {node.id for node in facts.reachable_nodes()}
+    return tuple(
+        f"{node.name} still lists {peer.id[:8]}"
+        for node in facts.reachable_nodes()
+        for peer in node.peers
+        if peer.id not in own and not peer.in_handshake
+    )
 
 
 GATES: dict[str, Callable[[Topology, Facts], Reasons]] = {
@@ -158,17 +225,38 @@ GATES: dict[str, Callable[[Topology, Facts], Reasons]] = {
     "told": told,
     "agreed": agreed,
     "attached": attached,
+    "linked": linked,
+    "settled": settled,
     "in_sync": in_sync,
     "promoted": promoted,
+    "forgotten": forgotten,
     "endpoints_serve": endpoints_serve,
 }
+_OF_ONE_NODE: dict[str, Callable[[Topology, Facts, str], Reasons]] = {"unread": unread, "read_again": read_again}
 
 
 def reasons_against(gate: Gate, topology: Topology, facts: Facts) -> Reasons:
     """Why `gate` does not hold; empty: it holds. Raises KeyError for a name that GATES does not have."""
     if gate.envoy:
         topology, facts = _at_envoy(topology, facts, gate.envoy)
+    if gate.without:
+        topology, facts = leave_out(topology, facts, frozenset(gate.without))
+    if gate.name in _OF_ONE_NODE:
+        return _OF_ONE_NODE[gate.name](topology, facts, gate.node)
     return GATES[gate.name](topology, facts)
+
+
+def leave_out(topology: Topology, facts: Facts, names: frozenset[str]) -> tuple[Topology, Facts]:
+    """Both as if the nodes called `names` were not there; others may still list them."""
+    ids = {facts.nodes[name].id for name in names if name in facts.nodes}
+    nodes = {
+        name: replace(node, peers=tuple(peer for peer in node.peers if peer.id not in ids))
+        for name, node in facts.nodes.items()
+        if name not in names
+    }
+    units = {name: unit for name, unit in facts.units.items() if name not in names}
+    left = tuple(node for node in topology.nodes if node.name not in names)
+    return replace(topology, nodes=left), replace(facts, nodes=nodes, units=units)
 
 
 def _at_envoy(topology: Topology, facts: Facts, name: str) -> tuple[Topology, Facts]:

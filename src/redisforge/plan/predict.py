@@ -5,18 +5,28 @@ It models what formation depends on (who runs, who knows whom, who owns what, wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from redisforge.model.facts import EndpointFacts, EnvoyFacts, Facts, NodeFacts, PeerView, UnitFacts, UnitState
 from redisforge.model.slots import SLOT_COUNT, SlotRange, merge, subtract
 from redisforge.model.steps import (
+    AllowReads,
     AssignSlots,
     Forget,
     Meet,
+    MendSlots,
+    MoveSlots,
+    NodeStep,
     Phase,
     Plan,
     Promote,
+    RefreshUnit,
+    RefuseReads,
+    RemoveUnit,
     Replicate,
+    Reset,
     RestartUnit,
     SetConfigEpoch,
     StartUnit,
@@ -24,6 +34,7 @@ from redisforge.model.steps import (
     StopUnit,
 )
 from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.plan import gates
 from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.placement import split_slots
 
@@ -34,6 +45,10 @@ _RECEIVED_BYTES = 100
 _BLANK_FLAGS = ("myself", "master")
 
 
+Planner = Callable[[Facts], Phase | None]
+"""What to do next, seen from the facts alone; None: nothing is left to do."""
+
+
 def predict_plan(topology: Topology, facts: Facts, wishes: Wishes) -> Plan:
     """All phases that `up` would go through if every step succeeded.
 
@@ -41,10 +56,20 @@ def predict_plan(topology: Topology, facts: Facts, wishes: Wishes) -> Plan:
         RefusedError: as `next_phase`.
         RuntimeError: the plan does not converge (a defect in the planner).
     """
+    return predict(topology, facts, wishes, lambda seen: next_phase(topology, seen, wishes))
+
+
+def predict(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) -> Plan:
+    """All phases that `planner` would go through if every step succeeded.
+
+    Raises:
+        RedisForgeError: whatever the planner refuses.
+        RuntimeError: the plan does not converge (a defect in the planner).
+    """
     phases: list[Phase] = []
     # What nodes tell proxies follows from gossip in time, which this model does not have.
     facts = _replace(facts, nodes={name: _replace(node, listed=None) for name, node in facts.nodes.items()})
-    while phase := next_phase(topology, facts, wishes):
+    while phase := planner(facts):
         phases.append(phase)
         if len(phases) > _PHASE_LIMIT:
             raise RuntimeError(f"the plan does not end: {phase.title}")
@@ -63,9 +88,17 @@ def _apply_one(topology: Topology, facts: Facts, step: Step, wishes: Wishes) -> 
     if isinstance(step, StartUnit | RestartUnit):
         blank = isinstance(step, StartUnit) and step.permit_blank
         return _started(topology, facts, step.unit, wishes, blank=blank)
-    if isinstance(step, StopUnit):
-        return _with_unit(facts, UnitFacts(name=step.unit, state=UnitState.STOPPED))
-    node = facts.nodes[step.node]
+    if isinstance(step, StopUnit | RemoveUnit):
+        return _stopped(facts, step.unit, gone=isinstance(step, RemoveUnit))
+    if isinstance(step, RefreshUnit):
+        return facts
+    if isinstance(step, MoveSlots):
+        return _moved(facts, step)
+    return _asked(facts, facts.nodes[step.node], step)
+
+
+def _asked(facts: Facts, node: NodeFacts, step: NodeStep) -> Facts:
+    """What a command to one node changes."""
     if isinstance(step, SetConfigEpoch):
         return _with_node(facts, _replace(_own(node, config_epoch=step.epoch), current_epoch=step.epoch))
     if isinstance(step, AssignSlots):
@@ -77,7 +110,41 @@ def _apply_one(topology: Topology, facts: Facts, step: Step, wishes: Wishes) -> 
         return _with_node(facts, _own(node, flags=("myself", "slave"), master_id=master.id))
     if isinstance(step, Promote):
         return _promote(facts, node)
+    if isinstance(step, RefuseReads | AllowReads):
+        return _with_reads(facts, node, allowed=isinstance(step, AllowReads))
+    if isinstance(step, Reset):
+        myself = PeerView(id=f"{node.id}'", address=node.address, port=node.port, flags=_BLANK_FLAGS)
+        return _with_node(facts, _replace(node, id=myself.id, peers=(myself,), keys=0))
+    if isinstance(step, MendSlots):
+        return _with_node(facts, _own(node, migrating=(), importing=()))
     return _forgotten(facts, node, step)
+
+
+def _stopped(facts: Facts, name: str, *, gone: bool) -> Facts:
+    state = UnitState.ABSENT if gone else UnitState.STOPPED
+    facts = _with_unit(facts, UnitFacts(name=name, state=state, has_cluster_config=not gone))
+    node = facts.nodes.get(name)
+    if node is None:
+        return facts
+    return _with_node(facts, NodeFacts(name=name, address=node.address, port=node.port, problem="does not run"))
+
+
+def _moved(facts: Facts, step: MoveSlots) -> Facts:
+    """The target owns the slots with a higher epoch, as after CLUSTER SETSLOT NODE on an importing node."""
+    source, target = facts.nodes[step.source], facts.nodes[step.target]
+    epoch = max((node.current_epoch for node in facts.reachable_nodes()), default=0) + 1
+    facts = _with_node(facts, _own(source, slots=subtract(source.slots, step.slots)))
+    took = _own(target, slots=merge((*target.slots, *step.slots)), config_epoch=epoch)
+    return _with_node(facts, _replace(took, current_epoch=epoch))
+
+
+def _with_reads(facts: Facts, node: NodeFacts, *, allowed: bool) -> Facts:
+    host = (node.address, node.port)
+    envoys = {
+        name: _replace(envoy, unhealthy=tuple({*envoy.unhealthy, host} - ({host} if allowed else set())))
+        for name, envoy in facts.envoys.items()
+    }
+    return _replace(facts, envoys=envoys)
 
 
 def _forgotten(facts: Facts, node: NodeFacts, step: Forget) -> Facts:
@@ -97,8 +164,8 @@ def _started(topology: Topology, facts: Facts, name: str, wishes: Wishes, *, bla
     if name not in facts.nodes:
         hosts = tuple((node.address, node.port) for node in topology.nodes)
         return _replace(facts, envoys={**facts.envoys, name: EnvoyFacts(name=name, hosts=hosts)})
-    if facts.nodes[name].reachable:
-        return facts
+    if facts.nodes[name].reachable:  # a restart: it reads its users again
+        return _with_reads(facts, facts.nodes[name], allowed=True)
     comes_back = before is not None and before.has_cluster_config and not blank
     node = _returned(topology, facts, name) if comes_back else _born(topology.node(name))
     return _with_node(facts, node)
@@ -192,7 +259,16 @@ def settle(topology: Topology, facts: Facts) -> Facts:
         for endpoint in topology.endpoints
         for listener in endpoint.listeners
     )  # fmt: skip
-    return _replace(facts, nodes=nodes, endpoints=endpoints)
+    envoys = {name: _follow(envoy, facts, nodes) for name, envoy in facts.envoys.items()}
+    return _replace(facts, nodes=nodes, endpoints=endpoints, envoys=envoys)
+
+
+def _follow(envoy: EnvoyFacts, before: Facts, nodes: dict[str, NodeFacts]) -> EnvoyFacts:
+    """An Envoy that serves sends to whom the cluster names; it is healthy again what has started anew."""
+    if envoy.problem:
+        return envoy
+    hosts = gates.told_of(_replace(before, nodes=nodes))
+    return _replace(envoy, hosts=tuple(sorted(hosts)), unhealthy=tuple(h for h in envoy.unhealthy if h in hosts))
 
 
 def _agreed_views(group: list[NodeFacts]) -> dict[str, PeerView]:

@@ -36,3 +36,17 @@ def failover(mode: Literal["handover", "force", "takeover"]) -> tuple[str, ...]:
 def forget(node_id: str) -> tuple[str, ...]:
     """CLUSTER FORGET: removes the id and bans it for 60 s, so it must reach every node within that time."""
     return ("CLUSTER", "FORGET", node_id)
+
+
+def reset() -> tuple[str, ...]:
+    """CLUSTER RESET HARD: forget everybody, a new id, no slots; a replica also drops its data."""
+    return ("CLUSTER", "RESET", "HARD")
+
+
+def reads(user: str, *, allowed: bool) -> tuple[str, ...]:
+    """ACL SETUSER: let a user PING or not, until the node reads its ACL file again.
+
+    Envoy's active health check is a PING as that user: without it the node gets no more reads, and whatever still
+    comes is served.
+    """
+    return ("ACL", "SETUSER", user, "+ping" if allowed else "-ping")

@@ -115,6 +115,7 @@ def read_facts(name: str, address: tuple[str, int], replies: list[Reply]) -> Nod
         master_link_up=info.get("master_link_status") == "up",
         sync_in_progress=info.get("master_sync_in_progress") == "1",
         loading=info.get("loading") == "1",
+        uptime_s=float(info.get("uptime_in_seconds", 0)),
         pid=int(info.get("process_id", 0)),
         listed=read_listing(replies[4]) if len(replies) > len(_QUESTIONS) else None,
         aof_ok="err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),

@@ -45,7 +45,7 @@ class Observer:
             self.asker.observe_all((node.name, (node.address, node.port)) for node in topology.nodes),
         )
         facts = Facts(observed_at_s=time.time(), units=units, nodes=nodes)
-        if always_probe or not gates.in_sync(topology, facts):
+        if always_probe or not gates.settled(topology, facts):
             envoys, endpoints = await asyncio.gather(self._look_at_envoys(), self._look_at_endpoints(nodes))
         else:
             envoys, endpoints = await self._look_at_envoys(), ()

@@ -15,24 +15,23 @@ from redisforge.fleet.journal import Journal
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import (
     AssignSlots,
-    Forget,
-    Meet,
+    MoveSlots,
+    NodeStep,
     Phase,
     Promote,
-    Replicate,
     RestartUnit,
-    SetConfigEpoch,
     StartUnit,
     Step,
-    StopUnit,
+    UnitStep,
+    target_of,
 )
 from redisforge.model.topology import Role
 from redisforge.model.unit import Unit
 from redisforge.plan.gates import reasons_against
 from redisforge.plan.view import newcomers
-from redisforge.redis import commands
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
+from redisforge.runbooks.work import Worker
 
 Progress = Callable[[str], None]
 
@@ -60,9 +59,9 @@ class Runner:
     ) -> None:
         self._cluster = cluster
         self._observer = observer
-        self._units = units
         self._journal = journal
         self._progress = progress
+        self._worker = Worker(cluster, observer.asker, units)
         self.started: set[str] = set()
         self.gave_slots = False
 
@@ -94,53 +93,29 @@ class Runner:
         return seen
 
     async def _steps(self, steps: Sequence[Step], facts: Facts) -> None:
-        """Steps of one node keep their order; different nodes go at the same time; Units start together."""
+        """Steps of one target keep their order; different targets go at the same time; Units start together."""
         starts = [step for step in steps if isinstance(step, StartUnit)]
         if starts:
             await self._start(starts)
-        others = [step for step in steps if not isinstance(step, StartUnit)]
-        by_target = groupby(sorted(others, key=_target), key=_target)
+        others = [step for step in steps if not isinstance(step, StartUnit | MoveSlots)]
+        by_target = groupby(sorted(others, key=target_of), key=target_of)
         sequences = [list(group) for _, group in by_target]
         await asyncio.gather(*(self._sequence(sequence, facts) for sequence in sequences))
 
-    async def _sequence(self, steps: Sequence[Step], facts: Facts) -> None:
+    async def _sequence(self, steps: Sequence[UnitStep | NodeStep], facts: Facts) -> None:
         for step in steps:
-            await self._step(step, facts)
-            self._journal.write("step", what=str(step), result="ok")
+            began = time.monotonic()
+            self.gave_slots = self.gave_slots or isinstance(step, AssignSlots)
+            await self._worker.do(step, facts)
+            self._journal.write("step", what=str(step), result="ok", seconds=time.monotonic() - began)
 
     async def _start(self, steps: Sequence[StartUnit]) -> None:
-        units = [self._units[step.unit] for step in steps]
-        self.started.update(unit.name for unit in units)
-        permitted = [step.unit for step in steps if step.permit_blank]
-        await self._cluster.runtime.start(units, permit_blank=permitted)
+        began = time.monotonic()
+        self.started.update(step.unit for step in steps)
+        await self._worker.start(steps)
+        seconds = time.monotonic() - began
         for step in steps:
-            self._journal.write("step", what=str(step), result="ok")
-
-    async def _step(self, step: Step, facts: Facts) -> None:
-        self.gave_slots = self.gave_slots or isinstance(step, AssignSlots)
-        if isinstance(step, RestartUnit):
-            await self._cluster.runtime.stop([step.unit])
-            await self._cluster.runtime.start([self._units[step.unit]])
-        elif isinstance(step, StopUnit):
-            await self._cluster.runtime.stop([step.unit])
-        elif not isinstance(step, StartUnit):
-            node = self._cluster.topology.node(step.node)
-            await self._observer.asker.call((node.address, node.port), *self._command(step, facts))
-
-    def _command(
-        self, step: SetConfigEpoch | AssignSlots | Meet | Replicate | Promote | Forget, facts: Facts
-    ) -> tuple[str, ...]:
-        if isinstance(step, SetConfigEpoch):
-            return commands.set_config_epoch(step.epoch)
-        if isinstance(step, AssignSlots):
-            return commands.add_slots(step.slots)
-        if isinstance(step, Meet):
-            return commands.meet(self._cluster.topology.node(step.other))
-        if isinstance(step, Replicate):
-            return commands.replicate(facts.nodes[step.master].id)
-        if isinstance(step, Promote):
-            return commands.failover(step.mode)
-        return commands.forget(step.node_id)
+            self._journal.write("step", what=str(step), result="ok", seconds=seconds)
 
     async def _wait(self, phase: Phase, before: Facts) -> Facts:
         gate, title, topology = phase.gate, phase.title, self._cluster.topology
@@ -175,7 +150,7 @@ class Runner:
         for step in phase.steps:
             if isinstance(step, Promote) and facts.nodes[step.node].role is not Role.MASTER:
                 with contextlib.suppress(NodeError):  # it may have become a master meanwhile
-                    await self._step(step, facts)
+                    await self._worker.do(step, facts)
 
     async def _fail_if_crashing(self, facts: Facts) -> None:
         for unit in facts.units.values():
@@ -200,10 +175,6 @@ def _not_promoted(phase: Phase, facts: Facts) -> tuple[str, ...]:
     """CLUSTER FAILOVER only begins a failover: without this a gate could hold before anything has happened."""
     asked = [facts.nodes[step.node] for step in phase.steps if isinstance(step, Promote)]
     return tuple(f"{node.name} is no master yet" for node in asked if not (node.role is Role.MASTER and node.slots))
-
-
-def _target(step: Step) -> str:
-    return step.unit if isinstance(step, StartUnit | RestartUnit | StopUnit) else step.node
 
 
 def phase_json(phase: Phase) -> str:

@@ -14,7 +14,7 @@ from world import World, formed_world
 
 from redisforge.errors import RefusedError
 from redisforge.model.slots import subtract
-from redisforge.model.steps import Promote, RestartUnit, StartUnit, Step, StopUnit
+from redisforge.model.steps import Promote, StartUnit, Step, target_of
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.bring_up import Wishes
@@ -50,10 +50,6 @@ def heal(world: World) -> RefusedError | None:
     except RefusedError as refusal:
         return refusal
     return None
-
-
-def target_of(step: Step) -> str:
-    return step.unit if isinstance(step, StartUnit | RestartUnit | StopUnit) else step.node
 
 
 def some_of(steps: tuple[Step, ...], data: st.DataObject) -> list[Step]:

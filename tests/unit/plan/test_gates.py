@@ -178,6 +178,27 @@ CLOSED: tuple[tuple[str, str, Edit, str], ...] = (
         "envoy-1 does not send to 127.0.0.1:7002, ",
     ),
     ("endpoints_serve", "a silent Envoy", envoy_with("envoy-1", problem="no answer"), "envoy-1: no answer"),
+    (
+        "endpoints_serve",
+        "an Envoy that sends to a stranger",
+        envoy_with("envoy-1", hosts=(*FORMED.envoys["envoy-1"].hosts, ("127.0.0.1", 9))),
+        "envoy-1 still sends to 127.0.0.1:9",
+    ),
+    ("linked", "no link", node_with("redis-5", master_link_up=False), "redis-5 has no link to its master"),
+    (
+        "linked",
+        "nothing heard",
+        node_with("redis-5", replication_offset=0),
+        "redis-5 has not heard from its master yet",
+    ),
+    ("settled", "no link", node_with("redis-5", master_link_up=False), "redis-5 has no link to its master"),
+    ("settled", "not agreed", node_with("redis-3", cluster_state="fail"), "redis-3 reports cluster_state:fail"),
+    (
+        "forgotten",
+        "a dead identity",
+        line_with("redis-3", "redis-1", id="dead-and-gone"),
+        "redis-3 still lists dead-and",
+    ),
 )
 
 
@@ -193,6 +214,27 @@ def test_a_gate_says_what_is_missing(name: str, edit: Edit, reason: str) -> None
 
 def test_every_gate_has_a_case() -> None:
     assert {name for name, *_ in CLOSED} == set(GATES)
+
+
+def test_reads_of_one_node_are_followed_at_every_envoy() -> None:
+    host = ("127.0.0.1", 7005)
+    drained = envoy_with("envoy-1", unhealthy=(host,))(TOPOLOGY, FORMED)
+    unread, read_again = Gate("unread", 1.0, node="redis-5"), Gate("read_again", 1.0, node="redis-5")
+
+    assert reasons_against(unread, TOPOLOGY, drained) == ("envoy-2 still sends reads to redis-5",)
+    assert reasons_against(read_again, TOPOLOGY, drained) == ("envoy-1 does not send reads to redis-5 yet",)
+    assert reasons_against(read_again, TOPOLOGY, FORMED) == ()
+    both = envoy_with("envoy-2", unhealthy=(host,))(TOPOLOGY, drained)
+    assert reasons_against(unread, TOPOLOGY, both) == ()
+
+
+def test_nodes_that_leave_do_not_count() -> None:
+    facts = gone("redis-2", UnitState.RUNNING)(
+        TOPOLOGY, line_with("redis-5", flags=("myself", "master"))(TOPOLOGY, FORMED)
+    )
+
+    assert reasons_against(Gate("nodes_answer", 1.0), TOPOLOGY, facts)
+    assert not reasons_against(Gate("nodes_answer", 1.0, without=("redis-2",)), TOPOLOGY, facts)
 
 
 NEWCOMER = PeerView(id="new", address="127.0.0.1", port=7009, flags=("master",))
@@ -227,11 +269,7 @@ OPEN: tuple[tuple[str, str, Edit], ...] = (
         "a replica without a link is not named",
         all_of(listing_all_but("redis-2", "redis-5"), node_with("redis-5", master_link_up=False)),
     ),
-    (
-        "endpoints_serve",
-        "a node too many",
-        envoy_with("envoy-1", hosts=tuple(("127.0.0.1", 7000 + n) for n in range(1, 9))),
-    ),
+    ("endpoints_serve", "an Envoy that still lists a node that is down", gone("redis-5")),
 )
 
 

@@ -1,0 +1,123 @@
+"""How each Step is done: a command to a node, or work for the runtime. The runner decides when (run.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from redisforge.model.facts import Facts
+from redisforge.model.steps import (
+    AllowReads,
+    AssignSlots,
+    Forget,
+    Meet,
+    NodeStep,
+    Promote,
+    RefreshUnit,
+    RefuseReads,
+    RemoveUnit,
+    Replicate,
+    Reset,
+    RestartUnit,
+    SetConfigEpoch,
+    StartUnit,
+    UnitStep,
+)
+from redisforge.model.topology import EndpointKind, Topology
+from redisforge.model.unit import Unit
+from redisforge.redis import commands
+from redisforge.redis.observe import NodeAsker
+from redisforge.runbooks.cluster import Cluster
+
+
+class Worker:
+    """Does single steps on one cluster. `units` are the Units by name; empty when none are ours."""
+
+    def __init__(self, cluster: Cluster, asker: NodeAsker, units: Mapping[str, Unit]) -> None:
+        self._cluster = cluster
+        self._asker = asker
+        self._units = units
+
+    async def start(self, steps: Sequence[StartUnit]) -> None:
+        """Start Units together. Raises HostError."""
+        permitted = [step.unit for step in steps if step.permit_blank]
+        await self._cluster.runtime.start([self._units[step.unit] for step in steps], permit_blank=permitted)
+
+    async def do(self, step: UnitStep | NodeStep, facts: Facts) -> None:
+        """Do one step.
+
+        Raises:
+            HostError: the runtime could not do it.
+            NodeError: the node cannot be reached, or refused (ReplyError).
+        """
+        if isinstance(step, UnitStep):
+            await self._on_unit(step)
+            return
+        node = self._cluster.topology.node(step.node)
+        for command in node_commands(self._cluster.topology, step, facts):
+            await self._asker.call((node.address, node.port), *command)
+
+    async def _on_unit(self, step: UnitStep) -> None:
+        runtime = self._cluster.runtime
+        if isinstance(step, RefreshUnit):
+            await runtime.place([self._units[step.unit]])
+            return
+        if isinstance(step, StartUnit):
+            await self.start([step])
+            return
+        await runtime.stop([step.unit])
+        if isinstance(step, RestartUnit):
+            await runtime.start([self._units[step.unit]])
+        elif isinstance(step, RemoveUnit):
+            await runtime.remove([step.unit])
+
+
+def node_commands(topology: Topology, step: NodeStep, facts: Facts) -> tuple[tuple[str, ...], ...]:
+    """The commands that a step sends to its node."""
+    if isinstance(step, RefuseReads | AllowReads):
+        allowed = isinstance(step, AllowReads)
+        return tuple(commands.reads(user, allowed=allowed) for user in reading_users(topology))
+    return (_COMMANDS[type(step)](topology, step, facts),)
+
+
+def reading_users(topology: Topology) -> tuple[str, ...]:
+    """The users of the endpoints that read from replicas: Envoy checks the health of nodes as these."""
+    return tuple(sorted({e.user for e in topology.endpoints if e.prefer_replicas and e.kind is EndpointKind.COMMANDS}))
+
+
+def _set_config_epoch(_: Topology, step: SetConfigEpoch, __: Facts) -> tuple[str, ...]:
+    return commands.set_config_epoch(step.epoch)
+
+
+def _assign_slots(_: Topology, step: AssignSlots, __: Facts) -> tuple[str, ...]:
+    return commands.add_slots(step.slots)
+
+
+def _meet(topology: Topology, step: Meet, _: Facts) -> tuple[str, ...]:
+    return commands.meet(topology.node(step.other))
+
+
+def _replicate(_: Topology, step: Replicate, facts: Facts) -> tuple[str, ...]:
+    return commands.replicate(facts.nodes[step.master].id)
+
+
+def _promote(_: Topology, step: Promote, __: Facts) -> tuple[str, ...]:
+    return commands.failover(step.mode)
+
+
+def _forget(_: Topology, step: Forget, __: Facts) -> tuple[str, ...]:
+    return commands.forget(step.node_id)
+
+
+def _reset(_: Topology, __: Reset, ___: Facts) -> tuple[str, ...]:
+    return commands.reset()
+
+
+_COMMANDS: Mapping[type, Callable[..., tuple[str, ...]]] = {
+    SetConfigEpoch: _set_config_epoch,
+    AssignSlots: _assign_slots,
+    Meet: _meet,
+    Replicate: _replicate,
+    Promote: _promote,
+    Forget: _forget,
+    Reset: _reset,
+}
