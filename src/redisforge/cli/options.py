@@ -22,6 +22,20 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")]
+ProbeOption = Annotated[
+    bool,
+    typer.Option("--probe", help="Write and read through the endpoint meanwhile, and report what clients noticed."),
+]
+AbortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--abort-over",
+        metavar="MS",
+        min=1,
+        help="Stop at the next safe point when clients noticed a gap of more milliseconds. Implies --probe.",
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Go on where that means an interruption.")]
 
 
 def the_cluster(name: str | None) -> Cluster:

@@ -90,3 +90,14 @@ class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     seconds: float
     checks: tuple[CheckResult, ...]
+
+
+class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verb did to a running cluster. `phases` are (title, seconds); none: nothing had to change."""
+
+    verb: str
+    cluster: str
+    what: str
+    phases: tuple[tuple[str, float], ...]
+    seconds: float = 0.0
+    notices: tuple[str, ...] = ()

@@ -34,6 +34,7 @@ from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, topology_json
+from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
     check_addresses,
@@ -48,9 +49,6 @@ from redisforge.runbooks.run import Progress, Runner
 from redisforge.runbooks.smoke import SmokeTest
 from redisforge.runbooks.test_cluster import cluster_doors
 from redisforge.runbooks.units import Programs, build_units, certificate_names
-
-_ROUND_LIMIT = 60
-"""More phases than any healing needs; a planner that never ends is a defect and must not spin."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,7 +223,9 @@ async def _converge(
         check_ports(cluster.topology, cluster.layout, facts)
         runner = Runner(cluster, observer, units, journal, progress)
         try:
-            phases = await _phases(runner, cluster.topology, facts, _wishes(wanted, units), _recorder(cluster))
+            wishes, record = _wishes(wanted, units), _recorder(cluster)
+            phases, _ = await converge(runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, record)
+            record()
         except RedisForgeError as error:
             if site.fresh and not runner.gave_slots and not isinstance(error, GateError):
                 await _take_back(cluster, runner.started, progress)
@@ -234,28 +234,8 @@ async def _converge(
     return phases, smoke
 
 
-async def _phases(
-    runner: Runner, topology: Topology, facts: Facts, wishes: Wishes, record: Callable[[], None]
-) -> tuple[tuple[str, float], ...]:
-    done: list[tuple[str, float]] = []
-    for _ in range(_ROUND_LIMIT):
-        phase = next_phase(topology, facts, wishes)
-        if phase is None:
-            record()
-            return tuple(done)
-        record()  # before the first process starts: `down` must find what a killed `up` left
-        began = time.monotonic()
-        facts = await runner.carry_out(phase, facts)
-        done.append((phase.title, round(time.monotonic() - began, 3)))
-    raise GateError(
-        f"no end after {_ROUND_LIMIT} phases",
-        where=topology.name,
-        why=f"the last one was: {done[-1][0]}",
-        next_step="`redisforge status` shows the state; please report this with the cluster's journal.jsonl",
-    )
-
-
 def _recorder(cluster: Cluster) -> Callable[[], None]:
+    """Records the topology before the first process starts: `down` must find what a killed `up` left."""
     content = topology_json(cluster.topology).encode()
 
     def record() -> None:

@@ -1,0 +1,109 @@
+"""redisforge failover, restart: changes of a running cluster. What all of them show is here too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from redisforge.cli.options import (
+    AbortOption,
+    ClusterOption,
+    DryRunOption,
+    ForceOption,
+    JsonOption,
+    ProbeOption,
+    YesOption,
+    the_cluster,
+)
+
+if TYPE_CHECKING:
+    from redisforge.model.report import ChangeReport
+    from redisforge.runbooks.change import Allowance, Verb
+    from redisforge.runbooks.cluster import Cluster
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("failover")(failover)
+    app.command("restart")(restart)
+
+
+def failover(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The master: a name, an id, or its beginning.")],
+    to: Annotated[str, typer.Option("--to", metavar="NODE", help="The replica that takes over.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="The master is dead or hangs: go without it.")] = False,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="No majority of masters is left: go without their votes.")
+    ] = False,
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the replica that is most in sync take over from a master, without losing a write.
+
+    --force does not ask the master: what it alone had received is lost. --takeover does not ask the other masters:
+    two masters can then claim the same slots until the network heals.
+    """
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.failover import failover_verb
+
+    found = the_cluster(cluster)
+    mode = "takeover" if takeover else "force" if force else "handover"
+    if mode != "handover" and not (yes or dry_run):
+        typer.confirm(_WARNINGS[mode].format(node=node), abort=True)
+    verb = failover_verb(node, heir=to, mode=mode)
+    run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
+
+
+_WARNINGS = {
+    "force": "What only {node} had received is lost. Let a replica take over without it?",
+    "takeover": "What only {node} had received is lost, and if the other masters live behind a broken network, two "
+    "masters will claim the same slots until it heals. Let a replica take over without a vote?",
+}
+
+
+def restart(
+    nodes: Annotated[list[str] | None, typer.Argument(metavar="NODE", help="Which nodes; default: all.")] = None,
+    force: ForceOption = False,
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Restart nodes one after the other: replicas first, masters hand over before they stop."""
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.restart import restart_verb
+
+    verb = restart_verb(tuple(nodes or ()), force=force)
+    allowance = Allowance(probe=probe, abort_over_ms=abort_over)
+    run(the_cluster(cluster), verb, allowance, dry_run=dry_run, as_json=as_json)
+
+
+def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as_json: bool) -> None:
+    """Carry out a verb, or print its plan, and show the report."""
+    from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.runbooks.change import change, plan_change
+
+    if dry_run:
+        print_plan(plan_change(cluster, verb), as_json=as_json)
+        return
+    report = change(cluster, verb, allowance, finished_steps_only)
+    if as_json:
+        print_json(report)
+    else:
+        show(report)
+
+
+def show(report: ChangeReport) -> None:
+    """The report in a line or two."""
+    if report.phases:
+        typer.echo(f"{report.cluster}: {report.verb} {report.what}: done in {report.seconds:.2f} s")
+    else:
+        typer.echo(f"{report.cluster}: {report.verb} {report.what}: nothing to do")
+    for notice in report.notices:
+        typer.echo(f"  {notice}")

@@ -1,0 +1,84 @@
+"""Let a replica take a master's place, on request.
+
+`failover NODE` moves the slots away from NODE. Asked again it finds that NODE is no master any more and does nothing,
+so a run that was cut off can be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from redisforge.errors import RefusedError
+from redisforge.model.facts import Facts, NodeFacts, PeerView
+from redisforge.model.slots import describe
+from redisforge.model.steps import Gate, Phase, Promote
+from redisforge.model.topology import Role, Topology
+from redisforge.plan.ready import whole_first
+from redisforge.plan.view import copies_of
+
+Mode = Literal["handover", "force", "takeover"]
+
+
+class Failover(msgspec.Struct, frozen=True, kw_only=True):
+    """`node` gives its slots away, to `heir` if one is named. `mode` as in model/steps.Promote."""
+
+    node: str
+    heir: str = ""
+    mode: Mode = "handover"
+
+
+def failover_phase(topology: Topology, facts: Facts, wanted: Failover) -> Phase | None:
+    """The next phase, or None when `node` owns no slots any more.
+
+    Raises:
+        RefusedError: there is no replica that may take over, or the master does not answer and no force was asked for.
+    """
+    owner = _owner(topology, facts, wanted.node)
+    if owner is None:
+        return whole_first(topology, facts) if wanted.mode == "handover" else None
+    seen = facts.nodes[wanted.node]
+    if wanted.mode == "handover":
+        if not seen.reachable:
+            raise RefusedError(
+                f"{wanted.node} does not answer, so it cannot hand over",
+                where=f"{seen.address}:{seen.port}",
+                why=seen.problem,
+                next_step=f"`redisforge failover {wanted.node} --force` lets a replica take over without it; what only "
+                f"{wanted.node} had received is lost",
+            )
+        if phase := whole_first(topology, facts):
+            return phase
+    heir = _heir(topology, facts, owner, wanted)
+    step = Promote(node=heir.name, mode=wanted.mode, why=f"{wanted.node} gives its slots away")
+    title = f"let {heir.name} take over from {wanted.node}"
+    gate = Gate("settled", 60.0) if wanted.mode == "handover" else Gate("promoted", 30.0)
+    return Phase(title=title, steps=(step,), gate=gate)
+
+
+def _owner(topology: Topology, facts: Facts, name: str) -> PeerView | None:
+    """How the cluster lists the node, if it is a master with slots; a node that does not answer is found by address."""
+    seen, node = facts.nodes[name], topology.node(name)
+    if seen.reachable:
+        return seen.myself if seen.role is Role.MASTER and seen.slots else None
+    views = (peer for other in facts.reachable_nodes() for peer in other.peers if peer.slots)
+    return next((peer for peer in views if (peer.address, peer.port) == (node.address, node.port)), None)
+
+
+def _heir(topology: Topology, facts: Facts, owner: PeerView, wanted: Failover) -> NodeFacts:
+    """The replica that takes over. A handover needs one that is in sync; without the master the one that has most."""
+    candidates = copies_of(topology, facts, owner.id)
+    if wanted.mode == "handover":
+        candidates = tuple(node for node in candidates if node.master_link_up and node.replication_offset)
+    if wanted.heir:
+        candidates = tuple(node for node in candidates if node.name == wanted.heir)
+    if candidates:
+        return candidates[0]
+    who = wanted.heir or "no node"
+    raise RefusedError(
+        f"{who} {'cannot' if wanted.heir else 'can'} take over from {wanted.node}",
+        where=f"slots {describe(owner.slots)}",
+        why=f"{wanted.heir or 'none'} is {'no' * bool(wanted.heir) or 'a'} replica of {wanted.node} that is in sync",
+        next_step="`redisforge status` shows the replicas; `redisforge up` attaches what is missing",
+    )

@@ -1,0 +1,36 @@
+"""Which node is meant: by name, id, a unique beginning of either, or host:port."""
+
+from __future__ import annotations
+
+from redisforge.errors import NotFoundError, UsageError
+from redisforge.model.facts import Facts
+from redisforge.model.topology import RedisNode, Topology
+
+_LEAST_ID_LENGTH = 4
+"""Fewer characters of an id are more likely a slip than meant."""
+
+
+def named_node(topology: Topology, facts: Facts, text: str) -> RedisNode:
+    """The node that `text` means.
+
+    Raises:
+        NotFoundError: none; lists the nodes.
+        UsageError: the beginning of several names or ids; lists those.
+    """
+    for node in topology.nodes:
+        if text in (node.name, f"{node.address}:{node.port}", facts.nodes[node.name].id or None):
+            return node
+    found = [node for node in topology.nodes if _begins(node, facts.nodes[node.name].id, text)]
+    if len(found) > 1:
+        listed = ", ".join(f"{node.name} ({facts.nodes[node.name].id[:8] or '-'})" for node in found)
+        raise UsageError(f"{text!r} means several nodes", why=listed, next_step="write more of the name or id")
+    if not found:
+        names = ", ".join(node.name for node in topology.nodes)
+        raise NotFoundError(f"no node called {text!r}", where=topology.name, next_step=f"the nodes are: {names}")
+    return found[0]
+
+
+def _begins(node: RedisNode, node_id: str, text: str) -> bool:
+    if not text:
+        return False
+    return node.name.startswith(text) or (len(text) >= _LEAST_ID_LENGTH and node_id.startswith(text.lower()))

@@ -1,0 +1,68 @@
+"""What every change under load asks for first: a cluster that serves everything and is in sync."""
+
+from __future__ import annotations
+
+from redisforge.errors import RefusedError
+from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.slots import count, describe, subtract
+from redisforge.model.steps import AllowReads, Gate, Phase
+from redisforge.model.topology import Role, Topology
+from redisforge.plan import gates
+from redisforge.plan.view import ALL_SLOTS, owned_slots, replicas_of
+
+SETTLE_DEADLINE_S = 60.0
+
+
+def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = frozenset()) -> Phase | None:
+    """A phase that waits until the cluster is in order; None if it is. `without` are nodes that need not be.
+
+    Raises:
+        RefusedError: slots have no living owner: no change can help that, and waiting is no use.
+    """
+    gate = Gate("settled", SETTLE_DEADLINE_S, without=tuple(sorted(without)))
+    if gates.reasons_against(gate, topology, facts):
+        missing = subtract(ALL_SLOTS, owned_slots(facts))
+        if missing:
+            raise RefusedError(
+                "the cluster does not serve all slots",
+                where=f"{topology.name}: {count(missing)} slots: {describe(missing)}",
+                why="no reachable master owns them",
+                next_step="`redisforge up` starts what does not run; `redisforge failover NODE --force` lets a replica "
+                "of a dead master take over",
+            )
+        return Phase(title="wait until the cluster is in order", steps=(), gate=gate)
+    gate = Gate("endpoints_serve", 15.0, without=tuple(sorted(without)))
+    if gates.reasons_against(gate, topology, facts):
+        return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
+    return None
+
+
+def best_replica(facts: Facts, master_id: str, leaving: frozenset[str] = frozenset()) -> NodeFacts | None:
+    """The replica that is most in sync and may take over: link up, something received, staying in the cluster."""
+    candidates = (node for node in replicas_of(facts, master_id) if node.name not in leaving)
+    return next((node for node in candidates if node.master_link_up and node.replication_offset), None)
+
+
+def left_unread(topology: Topology, facts: Facts, but: frozenset[str] = frozenset()) -> Phase | None:
+    """Give reads back to replicas that an interrupted verb has left without."""
+    steps = tuple(
+        AllowReads(node=node.name, why="an earlier verb was cut off before it restarted the node")
+        for node in facts.reachable_nodes()
+        if node.role is Role.REPLICA and node.master_link_up and node.name not in but and refuses_reads(facts, node)
+    )
+    if not steps:
+        return None
+    gate = Gate("read_again", 15.0, node=steps[0].node)
+    return Phase(title="let replicas serve reads again", steps=steps, gate=gate)
+
+
+def refuses_reads(facts: Facts, node: NodeFacts) -> bool:
+    """Whether Envoys send this node no reads, although it lives."""
+    host = (node.address, node.port)
+    return any(host in envoy.hosts and host in envoy.unhealthy for envoy in facts.envoys.values())
+
+
+def takes_reads(topology: Topology, facts: Facts, node: NodeFacts) -> bool:
+    """Whether an Envoy sends reads to this node: then it is taken out of the reader endpoints before it stops."""
+    reads = any(endpoint.prefer_replicas for endpoint in topology.endpoints)
+    return reads and bool(gates.unread(topology, facts, node.name))

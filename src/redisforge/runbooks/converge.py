@@ -1,0 +1,42 @@
+"""The loop of every verb that changes something: plan the next phase from the facts, carry it out, look again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from redisforge.errors import GateError
+from redisforge.model.facts import Facts
+from redisforge.plan.predict import Planner
+from redisforge.runbooks.run import Runner
+
+_ROUND_LIMIT = 60
+"""More phases than any healing of six nodes needs; a planner that never ends is a defect and must not spin."""
+_ROUNDS_PER_NODE = 12
+
+
+async def converge(
+    runner: Runner, planner: Planner, facts: Facts, safe_point: Callable[[], None]
+) -> tuple[tuple[tuple[str, float], ...], Facts]:
+    """Carry out phases until the planner has no more; returns (title, seconds) of each, and the last facts.
+
+    `safe_point` is called before every phase, when nothing is half done: it raises to stop the verb there.
+
+    Raises:
+        GateError: a gate did not hold in time, or there is no end.
+        RedisForgeError: a step failed, or the planner refused.
+    """
+    done: list[tuple[str, float]] = []
+    for _ in range(max(_ROUND_LIMIT, _ROUNDS_PER_NODE * len(facts.nodes))):
+        phase = planner(facts)
+        if phase is None:
+            return tuple(done), facts
+        safe_point()
+        began = time.monotonic()
+        facts = await runner.carry_out(phase, facts)
+        done.append((phase.title, round(time.monotonic() - began, 3)))
+    raise GateError(
+        f"no end after {len(done)} phases",
+        why=f"the last one was: {done[-1][0]}",
+        next_step="`redisforge status` shows the state; please report this with the cluster's journal.jsonl",
+    )

@@ -1,0 +1,23 @@
+"""`failover`: the replica that is most in sync takes a master's place."""
+
+from __future__ import annotations
+
+from redisforge.model.facts import Facts
+from redisforge.model.topology import Topology
+from redisforge.plan.failover import Failover, Mode, failover_phase
+from redisforge.plan.named import named_node
+from redisforge.plan.predict import Planner
+from redisforge.runbooks.change import Verb
+
+
+def failover_verb(node: str, *, heir: str = "", mode: Mode = "handover") -> Verb:
+    """Move the slots of `node` to one of its replicas (`heir`, if one is named)."""
+
+    def planner(topology: Topology, facts: Facts) -> Planner:
+        named = named_node(topology, facts, node).name
+        to = named_node(topology, facts, heir).name if heir else ""
+        wanted = Failover(node=named, heir=to, mode=mode)
+        return lambda seen: failover_phase(topology, seen, wanted)
+
+    what = f"{node}{f' to {heir}' if heir else ''}{'' if mode == 'handover' else f' ({mode})'}"
+    return Verb(name="failover", what=what, planner=planner)
