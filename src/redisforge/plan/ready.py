@@ -11,6 +11,8 @@ from redisforge.plan import gates
 from redisforge.plan.view import ALL_SLOTS, owned_slots, replicas_of
 
 SETTLE_DEADLINE_S = 60.0
+_FRESH_S = 5.0
+"""A node that has just started has read its users anew, and Envoy finds it healthy within a second."""
 
 
 def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = frozenset()) -> Phase | None:
@@ -44,16 +46,22 @@ def best_replica(facts: Facts, master_id: str, leaving: frozenset[str] = frozens
 
 
 def left_unread(topology: Topology, facts: Facts, but: frozenset[str] = frozenset()) -> Phase | None:
-    """Give reads back to replicas that an interrupted verb has left without."""
-    steps = tuple(
-        AllowReads(node=node.name, why="an earlier verb was cut off before it restarted the node")
-        for node in facts.reachable_nodes()
-        if node.role is Role.REPLICA and node.master_link_up and node.name not in but and refuses_reads(facts, node)
-    )
-    if not steps:
-        return None
-    gate = Gate("read_again", 15.0, node=steps[0].node)
-    return Phase(title="let replicas serve reads again", steps=steps, gate=gate)
+    """Give reads back to replicas that get none: one that has just started is waited for, another was left so by a verb
+    that was cut off. `but` are nodes that may stay so."""
+    for node in facts.reachable_nodes():
+        if (
+            node.role is not Role.REPLICA
+            or not node.master_link_up
+            or node.name in but
+            or not refuses_reads(facts, node)
+        ):
+            continue
+        fresh = node.uptime_s < _FRESH_S
+        why = "an earlier verb was cut off before it restarted the node"
+        steps = () if fresh else (AllowReads(node=node.name, why=why),)
+        title = f"wait until {node.name} serves reads" if fresh else f"let {node.name} serve reads again"
+        return Phase(title=title, steps=steps, gate=Gate("read_again", 15.0, node=node.name))
+    return None
 
 
 def refuses_reads(facts: Facts, node: NodeFacts) -> bool:

@@ -93,6 +93,7 @@ def _redis_cluster(pool: Pool) -> dict[str, Value]:
             },
         },
         "outlier_detection": _outlier_detection(),
+        "common_lb_config": {"update_merge_window": _at_once()},
     }
     if pool.prefers_replicas:
         specific["health_checks"] = Noted(
@@ -149,10 +150,18 @@ def _pubsub_cluster(pool: Pool) -> dict[str, Value]:
             True, "A subscriber of a stuck node would wait in silence; closed, it subscribes elsewhere."
         ),
         "common_lb_config": Noted(
-            {"healthy_panic_threshold": {"value": 0}},
+            {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
             "Never send anybody to a node that is known to be down, however few are left.",
         ),
     }
+
+
+def _at_once() -> Noted:
+    return Noted(
+        "0s",
+        "What a health check finds counts at once for every worker. By default Envoy gathers a second of it, and would "
+        "go on sending reads to a node that it knows to be down.",
+    )
 
 
 def _ping(*, interval_s: int, timeout_s: int, unhealthy_threshold: int) -> Value:
