@@ -44,11 +44,18 @@ living: list[Cluster] = []
 
 
 class Result(NamedTuple):
-    """How a command ended."""
+    """How a command ended; `arguments` are those of `redisforge`."""
 
     status: int
     stdout: str
     stderr: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """What an onlooker sees who did not ask for a password: all but the answer of `url`."""
+        asked_for = self.status == 0 and self.arguments[:1] == ("url",)
+        return self.stderr if asked_for else self.stdout + self.stderr
 
     def json(self) -> Any:
         """Standard output as JSON; anything else there fails the test with what was printed."""
@@ -120,7 +127,7 @@ def run_command(*arguments: str, folder: Path, variables: Mapping[str, str], ans
         cwd=folder, env=dict(variables), input=answer, text=True, capture_output=True, check=False,
         timeout=COMMAND_LIMIT_S,
     )  # fmt: skip
-    return Result(ended.returncode, ended.stdout, ended.stderr)
+    return Result(ended.returncode, ended.stdout, ended.stderr, arguments)
 
 
 def processes_of(home: Path) -> dict[int, str]:
