@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -141,6 +142,35 @@ def test_a_node_with_its_data_is_restarted_without_asking(units: UnitHost, guard
     assert facts.restart_count == 1
     assert facts.has_cluster_config
     assert peer.commands == []
+
+
+def test_that_it_was_a_member_is_known_after_its_data_folder_is_gone(
+    units: UnitHost, guarded: Guarded, peer: FakePeer
+) -> None:
+    """However it ends: kept, killed with its keeper, stopped, held; and until it starts as a blank node."""
+    running, data = units.start_ready(guarded(), permit_blank=["worker"]), units.folder() / "data"
+    remember(data, MASTER_OF_SLOTS)
+    write_data(data, aof=WHOLE_AOF)
+    kill(running.pid)  # its keeper looks again
+    units.await_log("ready\n", count=2)
+    facts = units.reach(UnitState.RUNNING)
+    assert (facts.has_cluster_config, facts.was_member) == (True, False), "what knows itself alone is no member"
+    remember(data, MASTER_OF_SLOTS, OTHER)
+    until(lambda: units.facts().was_member, "its keeper sees that it has met another")
+
+    shutil.rmtree(data)
+    peer.view = EXPECTING
+    facts = units.facts()
+    kill(facts.keeper_pid)
+    kill(facts.pid)
+    assert (units.facts().state, units.facts().was_member) == (UnitState.STOPPED, True)
+    units.start(guarded())
+    held = units.reach(UnitState.HELD)
+    assert (held.has_cluster_config, held.was_member) == (False, True)
+    units.stop()
+    assert units.facts().was_member
+    units.start_ready(guarded(), permit_blank=["worker"])
+    assert not units.facts().was_member
 
 
 def test_an_adopted_node_is_not_held(units: UnitHost, guarded: Guarded, peer: FakePeer) -> None:

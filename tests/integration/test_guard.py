@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_tool import Cluster, kill, until
+from cluster_tool import NODE_NAMES, Cluster, kill, until
 
 from conftest import MakeCluster
 
@@ -158,6 +158,54 @@ def test_a_shard_lost_under_living_keepers_is_refused_too(fresh: Cluster) -> Non
     assert slots in refused.stderr
     fresh.up("--accept-data-loss", master)
     assert fresh.is_healthy()
+
+
+@pytest.mark.parametrize("end", ["down", "killed"])
+def test_a_data_disk_that_is_not_mounted_is_no_new_cluster(fresh: Cluster, tmp_path: Path, end: str) -> None:
+    keys, ids = fresh.write_keys(), {name: node["id"] for name, node in fresh.nodes().items()}
+    if end == "down":
+        assert fresh.run("down").status == 0
+    else:
+        fresh.await_copies()
+        fresh.kill_everything()
+    for unit in NODE_NAMES:
+        data_of(fresh, unit).rename(tmp_path / unit)
+
+    for arguments in (("up",), ("up", "--dry-run"), ("up", "--accept-data-loss", "redis-1"), ("up",)):
+        refused = fresh.run(*arguments)
+        assert refused.status == 9, str(refused)
+        assert "mount the disk" in refused.stderr
+        assert "redisforge down --purge" in refused.stderr
+        assert not fresh.processes()
+
+    for unit in NODE_NAMES:
+        (tmp_path / unit).rename(data_of(fresh, unit))
+    fresh.up()
+    assert {name: node["id"] for name, node in fresh.nodes().items()} == ids
+    assert fresh.read_keys(keys) == keys
+    assert fresh.is_healthy()
+
+
+def test_every_identity_deleted_is_refused_and_can_be_given_up(fresh: Cluster) -> None:
+    """Only nodes.conf, under living keepers, which hold their nodes back."""
+    keys = fresh.write_keys(50)
+    fresh.await_copies()
+    kill(*(fresh.pid(unit) for unit in NODE_NAMES))
+    for unit in NODE_NAMES:
+        (data_of(fresh, unit) / "nodes.conf").unlink()
+    until(lambda: all(fresh.state(unit)["state"] == "held" for unit in NODE_NAMES), "all are held")
+
+    refused = fresh.run("up")
+
+    assert refused.status == 9, str(refused)
+    assert all(f"--accept-data-loss {unit}" in refused.stderr for unit in NODE_NAMES)
+    assert all(fresh.state(unit)["state"] == "held" for unit in NODE_NAMES)
+    for unit in NODE_NAMES:
+        empty(data_of(fresh, unit))
+    fresh.up(*(word for unit in NODE_NAMES for word in ("--accept-data-loss", unit)))
+    assert set(fresh.read_keys(keys).values()) == {None}
+    assert fresh.is_healthy()
+    assert fresh.up() == []
 
 
 def test_without_persistence_all_killed_comes_back_empty_and_whole(make_cluster: MakeCluster) -> None:

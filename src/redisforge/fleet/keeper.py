@@ -17,6 +17,9 @@ their master by address, ask for a full copy, and get the emptiness (facts of th
 its replicas). So a node whose data is not there, or that has no nodes.conf at all, is *held* until the other
 nodes say that nobody expects slots of it any more, which is so as soon as a replica has taken over. A file
 `permit-blank` lets it start once; `up` writes it for a new cluster, an operator after having accepted the loss.
+
+When all data folders are gone at once (a disk that is not mounted), nobody is left to say what is expected. So
+state.json, which is outside of them, keeps `was_member`: the node has known others. `up` then forms nothing new.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_LAST_S = 5.0
 STABLE_AFTER_S = 10.0
 GUARD_INTERVAL_S = 0.5
+MEMBER_INTERVAL_S = 0.25
 PEER_TIMEOUT_S = 1.0
 KILL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 20.0
@@ -112,15 +116,19 @@ def take_lock(descriptor: int) -> bool:
 # --- the guard -----------------------------------------------------------------------------------------------
 
 
+def known_nodes(data_path: str) -> list[list[str]]:
+    """The lines of nodes.conf, which are those of CLUSTER NODES, split into fields; none without the file."""
+    try:
+        lines = Path(data_path, "nodes.conf").read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [fields for fields in map(str.split, lines) if len(fields) >= 8]
+
+
 def own_claim(data_path: str) -> tuple[str, bool]:
     """(node id, whether it is a master with slots) from nodes.conf; ("", False) without one."""
-    try:
-        lines = Path(data_path, "nodes.conf").read_text().splitlines()
-    except OSError:
-        return "", False
-    for line in lines:
-        fields = line.split()
-        if len(fields) >= 8 and "myself" in fields[2].split(","):
+    for fields in known_nodes(data_path):
+        if "myself" in fields[2].split(","):
             return fields[0], "master" in fields[2] and len(fields) > 8
     return "", False
 
@@ -237,11 +245,12 @@ class Keeper:
         self.adopt()
         failures = 0
         while not self.stopping:
+            settled = self.note_membership()
             if self.pidfd < 0 and not self.start():
                 self.wait(GUARD_INTERVAL_S)
                 continue
-            if self.wait(None):
-                continue  # woken by a signal: the loop's condition decides
+            if self.wait(None if settled else MEMBER_INTERVAL_S):
+                continue  # woken by a signal, or to look again: the loop's condition decides
             failures = 0 if time.time() - self.state["started_at"] > STABLE_AFTER_S else failures + 1
             exit_text = self.reap()
             delay = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1))
@@ -262,13 +271,23 @@ class Keeper:
                 self.save(state="running", reason="")
                 self.log(f"adopted process {self.state['pid']}")
                 return
-        self.state = {"restarts": 0, "last_exit": self.state.get("last_exit", "")}
+        kept = {name: self.state[name] for name in ("last_exit", "was_member") if name in self.state}
+        self.state = {"restarts": 0, **kept}
+
+    def note_membership(self) -> bool:
+        """Keep in state.json that the node knows others; False while that may still come."""
+        guard = self.unit().get("guard")
+        if guard and not self.state.get("was_member") and len(known_nodes(guard["data_path"])) > 1:
+            self.save(was_member=True)
+        return not guard or bool(self.state.get("was_member"))
 
     def start(self) -> bool:
         """Start the child; False when the guard holds it back."""
         unit = self.unit()
         permit = self.folder / "permit-blank"
-        if unit.get("guard") and not permit.exists():
+        if unit.get("guard") and permit.exists():
+            self.save(was_member=len(known_nodes(unit["guard"]["data_path"])) > 1)  # else its past is given up
+        elif unit.get("guard"):
             reason = why_not_start(unit["guard"])
             if reason:
                 if self.state.get("reason") != reason:
@@ -417,6 +436,7 @@ def describe(folder: str) -> Document:
         "started_at_s": state.get("started_at", 0.0),
         "config_hash": state.get("config_hash", "") if alive else "",
         "has_cluster_config": bool(guard) and bool(own_claim(guard["data_path"])[0]),
+        "was_member": state.get("was_member", False),
     }
 
 

@@ -41,6 +41,8 @@ class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the configuration that the running process was started with."""
     has_cluster_config: bool = False
     """Its data folder holds a nodes.conf: it has been a member of a cluster."""
+    was_member: bool = False
+    """Its keeper has seen it know other nodes. Unlike the nodes.conf, this survives the loss of the data folder."""
 
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,7 +47,13 @@ from redisforge.model.steps import (
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.placement import split_slots
-from redisforge.plan.refusals import lost_identities, places_of, refuse_if_unsafe, refuse_other_size
+from redisforge.plan.refusals import (
+    lost_identities,
+    places_of,
+    refuse_if_forgotten,
+    refuse_if_unsafe,
+    refuse_other_size,
+)
 from redisforge.plan.view import (
     claimed_slots,
     connected_ids,
@@ -65,6 +71,8 @@ from redisforge.plan.view import (
 
 MEET_ALL_PAIRS_UP_TO = 16
 """Up to this many nodes everybody is introduced to everybody (fastest); above, one node introduces all."""
+
+_WAIT_FOR_NODES = Phase(title="wait for the nodes that run", steps=(), gate=Gate("nodes_answer", 30.0))
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -112,7 +120,7 @@ def _start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | No
     down_nodes = [name for name in down if name in redis_names]
     members = [name for name in down_nodes if name in facts.units and facts.units[name].has_cluster_config]
     accepted = [name for name in wishes.accepted_losses & redis_names if _is_held(facts, name)]
-    gate = Gate("nodes_answer", 30.0)
+    gate = _WAIT_FOR_NODES.gate
     if accepted:
         steps = tuple(
             StartUnit(unit=name, permit_blank=True, why="its loss of data was accepted") for name in sorted(accepted)
@@ -122,10 +130,11 @@ def _start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | No
         wave = [*members, *(name for name in down if name not in redis_names)]
         return Phase(title="start nodes that have data", steps=_starts(wave, frozenset()), gate=gate)
     if not down:
-        return _start_held(topology, facts, gate)
+        return _start_held(topology, facts, wishes)
     if facts.units and gates.nodes_answer(topology, facts):
         # A silent member could still expect slots of a node that is about to start blank: hear it first.
-        return Phase(title="wait for the nodes that run", steps=(), gate=gate)
+        return _WAIT_FOR_NODES
+    refuse_if_forgotten(topology, facts, wishes.accepted_losses)
     expected = {(p.address, p.port) for n in facts.reachable_nodes() for p in n.peers if p.slots}
     blank = frozenset(
         node.name for node in topology.nodes if node.name in down and (node.address, node.port) not in expected
@@ -144,13 +153,15 @@ def _is_forming(facts: Facts) -> bool:
     return not key_total(facts) and not whole and not was_member
 
 
-def _start_held(topology: Topology, facts: Facts, gate: Gate) -> Phase | None:
+def _start_held(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
     """Release nodes whose guard holds them although there is nothing left to protect."""
     steps: list[Step] = []
     owned = owned_slots(facts)
-    for node in topology.nodes:
-        if not _is_held(facts, node.name):
-            continue
+    held = [node for node in topology.nodes if _is_held(facts, node.name)]
+    if held and unclaimed_slots(facts) and gates.nodes_answer(topology, facts):
+        return _WAIT_FOR_NODES  # one that is reading its data may expect slots of those that are held
+    refuse_if_forgotten(topology, facts, wishes.accepted_losses)
+    for node in held:
         claims = _claims_on(topology, facts, node)
         copies = [copy for claim in claims for copy in copies_of(topology, facts, claim.id)]
         # Whoever was a member, and can ask nobody, may be the only one that is left.
@@ -169,7 +180,7 @@ def _start_held(topology: Topology, facts: Facts, gate: Gate) -> Phase | None:
             )
     if not steps:
         return None
-    return Phase(title="start nodes that have nothing to lose", steps=tuple(steps), gate=gate)
+    return Phase(title="start nodes that have nothing to lose", steps=tuple(steps), gate=_WAIT_FOR_NODES.gate)
 
 
 def _claims_on(topology: Topology, facts: Facts, node: RedisNode) -> list[PeerView]:

@@ -6,7 +6,7 @@ Every check answers with an error that says what was found; the planner raises t
 from __future__ import annotations
 
 from redisforge.errors import RefusedError
-from redisforge.model.facts import Facts, NodeFacts, PeerView
+from redisforge.model.facts import Facts, NodeFacts, PeerView, UnitState
 from redisforge.model.slots import count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.placement import split_slots
@@ -36,6 +36,40 @@ def refuse_if_unsafe(topology: Topology, facts: Facts, accepted_losses: frozense
         places = places_of(topology, stranger)
         if not any(node.name in accepted_losses for node in places):
             _refuse_lost(stranger, places)
+
+
+def forgotten_members(topology: Topology, facts: Facts) -> tuple[str, ...]:
+    """Nodes that have been members, of which no nodes.conf is left, while nobody can say what is expected of them.
+
+    That is the sight of a data disk that is not mounted: without this memory it would be that of a first start. A
+    first `up` that was killed leaves every nodes.conf that there was.
+    """
+    if topology.redis.persistence.mode == "none" or not unclaimed_slots(facts):
+        return ()
+    idle = (UnitState.ABSENT, UnitState.STOPPED, UnitState.HELD)
+    units = [facts.units[node.name] for node in topology.nodes if node.name in facts.units]
+    gone = (unit.name for unit in units if unit.state in idle and unit.was_member and not unit.has_cluster_config)
+    return tuple(name for name in gone if not facts.nodes[name].reachable)
+
+
+def refuse_if_forgotten(topology: Topology, facts: Facts, accepted_losses: frozenset[str]) -> None:
+    """Check that no empty cluster would be formed in the place of one whose data folders are gone.
+
+    Raises:
+        RefusedError: with the nodes, and every way out.
+    """
+    gone = [name for name in forgotten_members(topology, facts) if name not in accepted_losses]
+    if not gone:
+        return
+    accept = " ".join(f"--accept-data-loss {name}" for name in gone)
+    raise RefusedError(
+        "the data folders of the cluster are gone",
+        where=", ".join(gone),
+        why="these nodes have been members of the cluster, their folders hold no nodes.conf any more, and no node is "
+        "left that knows the slots: to start them now would form an empty cluster",
+        next_step="mount the disk or bring the data folders back, and run `redisforge up` again; or give the data up: "
+        f"`redisforge down --purge` deletes what is left of the cluster, `redisforge up {accept}` starts it empty",
+    )
 
 
 def lost_identities(topology: Topology, facts: Facts) -> tuple[PeerView, ...]:

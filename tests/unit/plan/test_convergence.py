@@ -9,16 +9,18 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from topologies import all_names, hosts_in_zones, make_topology, master_of, replicas_in, silent
+from topologies import all_names, hosts_in_zones, make_topology, master_of, replicas_in, silent, wishes_for
 from world import World, formed_world
 
 from redisforge.errors import RefusedError
+from redisforge.model.facts import UnitState
 from redisforge.model.slots import subtract
-from redisforge.model.steps import Promote, StartUnit, Step, target_of
+from redisforge.model.steps import AssignSlots, Promote, StartUnit, Step, target_of
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.bring_up import Wishes
 from redisforge.plan.placement import split_slots
+from redisforge.plan.predict import predict_plan
 from redisforge.plan.view import ALL_SLOTS
 
 slow_enough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -108,6 +110,9 @@ def test_a_cluster_with_data_heals_or_is_refused(topology: Topology, data: st.Da
     if data.draw(st.booleans(), label="all go down"):
         for name in all_names(topology):
             world.kill(name)
+    if data.draw(st.booleans(), label="the disk with all data folders is gone"):
+        for name in names:
+            world.lose_disk(name)
     intact = not subtract(ALL_SLOTS, world.surviving_slots())
     assume(world.is_remembered())
     refusal = heal(world)
@@ -150,6 +155,62 @@ def test_nodes_of_somebody_else_are_formed_without_starting_anything(topology: T
     assert gates.in_sync(bare, world.facts) == ()
     assert not [step for phase in world.phases for step in phase.steps if isinstance(step, StartUnit)]
     assert world.next_phase() is None
+
+
+@pytest.mark.parametrize("keepers_live", [False, True])
+@pytest.mark.parametrize("replicas", [0, 1, 2])
+def test_a_cluster_whose_data_folders_are_all_gone_is_no_new_one(replicas: int, *, keepers_live: bool) -> None:
+    """A data disk that is not mounted: every nodes.conf is gone, and nobody is left who could tell."""
+    topology = make_topology(3, replicas)
+    world = formed_world(topology)
+    names = [node.name for node in topology.nodes]
+    for name in names:
+        world.lose_disk(name)
+    if keepers_live:
+        world.carry_out(StartUnit(unit=name, why="its keeper lives") for name in names)
+    world.phases.clear()
+    for accepted in ((), names[:-1]):
+        world.wishes = wishes_for(topology, *accepted)
+        with pytest.raises(RefusedError, match="data folders") as refusal:
+            world.converge()
+        assert f"--accept-data-loss {names[-1]}" in str(refusal.value)
+    assert not world.facts.nodes[names[-1]].reachable
+    assert not [step for phase in world.phases for step in phase.steps if isinstance(step, AssignSlots)]
+
+    world.wishes = wishes_for(topology, *names)
+    world.converge()
+    assert_whole(world)
+
+
+def test_a_first_start_that_was_cut_and_lost_its_data_is_refused_too() -> None:
+    """Nothing tells it from a cluster; where persistence is off there is nothing to lose."""
+    for mode in ("aof", "rdb", "none"):
+        topology = make_topology(3, 1, mode=mode)
+        world = World(topology)
+        while not all(len(node.peers) > 1 for node in world.facts.nodes.values()):
+            phase = world.next_phase()
+            assert phase
+            world.carry_out(phase.steps)
+            world.settle()
+        for node in topology.nodes:
+            world.lose_disk(node.name)
+        assert (heal(world) is None) == (mode == "none")
+
+
+def test_who_reads_its_data_is_heard_before_a_held_node_is_let_go() -> None:
+    """All died, one data folder is gone, and the others are still loading: only they know what was in it."""
+    topology = make_topology(3, 1)
+    world = formed_world(topology)
+    for node in topology.nodes:
+        world.kill(node.name)
+    world.lose_disk("redis-1")
+    world.carry_out([StartUnit(unit="redis-1", why="its keeper lives")])
+    units = {n.name: replace(world.facts.units[n.name], state=UnitState.RUNNING) for n in topology.nodes[1:]}
+    world.facts = replace(world.facts, units={**world.facts.units, **units})
+    phase = world.next_phase()
+    assert phase
+    assert (phase.steps, phase.gate.name) == ((), "nodes_answer")
+    assert predict_plan(topology, world.facts, world.wishes).phases == (phase,), "a prediction ends there"
 
 
 @pytest.mark.parametrize("replicas", [0, 1, 2])

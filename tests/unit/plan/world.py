@@ -88,6 +88,8 @@ class World:
             master = self.facts.node_by_id(node.master_id) if node.role is Role.REPLICA else None
             if master:
                 self._put(_replace(node, keys=master.keys))
+            if len(node.peers) > 1 and (unit := self.facts.units.get(node.name)):
+                self._put_unit(_replace(unit, was_member=True))
         for name in [name for name, unit in self.facts.units.items() if unit.state is UnitState.HELD]:
             if self._may_start(name):
                 self._start(name, permit_blank=False)
@@ -125,7 +127,7 @@ class World:
             self._put_unit(_replace(unit, state=UnitState.ORPHANED))
 
     def lose_disk(self, name: str) -> None:
-        """The node dies and nothing of it is left; its keeper is gone too."""
+        """The node dies and nothing of its data folder is left; its keeper is gone too, its Unit's state is not."""
         self.kill(name)
         self.disks.pop(name, None)
         if unit := self.facts.units.get(name):
@@ -168,9 +170,14 @@ class World:
         return merge(found)
 
     def is_remembered(self) -> bool:
-        """Whether any node or disk is left that knows of the cluster: without one, all looks like the first start."""
+        """Whether a node, a disk or a keeper is left that knows of the cluster: else it is as at the first start.
+
+        Keepers forget only of nodes that were started as blank ones.
+        """
         nodes = (*self.facts.reachable_nodes(), *self.disks.values())
-        return any(peer.slots for node in nodes for peer in node.peers)
+        return any(peer.slots for node in nodes for peer in node.peers) or any(
+            unit.was_member and not unit.has_cluster_config for unit in self.facts.units.values()
+        )
 
     # --- inside --------------------------------------------------------------------------------------------
 
@@ -203,6 +210,11 @@ class World:
         copies = [n for n in self.facts.reachable_nodes() if n.master_id in {peer.id for peer in expected} and n.keys]
         assert not expected or name in self.wishes.accepted_losses or (nothing_kept and not copies), (
             f"{name} would start blank although slots are expected of it"
+        )
+        unit = self.facts.units.get(name)
+        nobody_knows = bool(unclaimed_slots(self.facts)) and name not in self.disks
+        assert not (unit and unit.was_member and nobody_knows) or name in self.wishes.accepted_losses or nothing_kept, (
+            f"{name} would start blank although it was a member and nobody can say what is expected of it"
         )
 
     def _check_restart(self, phase: Phase, step: RestartUnit) -> None:
@@ -248,6 +260,8 @@ class World:
         elif self.facts.nodes[name].reachable:  # an orphan gets a keeper again
             self._put_unit(_replace(running, config_hash=unit.config_hash))
         elif permit_blank or self._may_start(name):
+            if name not in self.disks:
+                running = _replace(running, was_member=False)
             node = self.disks.pop(name, None) or self._blank(name)
             self._put(_replace(node, replication_offset=0, master_link_up=False, cluster_state="fail"))
             self.damaged.discard(name)
