@@ -131,6 +131,38 @@ def test_a_permit_for_a_unit_that_runs_already_does_not_wait_for_its_death(units
     assert "still expects slots" in units.reach(UnitState.HELD).reason
 
 
+def test_a_permit_that_was_not_used_ends_with_the_stop(units: UnitHost, guarded: Guarded, peer: FakePeer) -> None:
+    """The next start is another one."""
+    units.start_ready(guarded(), permit_blank=["worker"])
+    permit(units).write_text("granted while it ran\n")
+    units.stop()
+    assert not permit(units).exists()
+    units.start(guarded())
+    assert "still expects slots" in units.reach(UnitState.HELD).reason
+
+
+def test_a_permit_of_an_interrupted_start_is_none_for_the_next(units: UnitHost, guarded: Guarded) -> None:
+    """`up` was killed between placing it and starting the keeper."""
+    unit = guarded()
+    units.folder().mkdir(parents=True, exist_ok=True)
+    permit(units).write_text("granted by redisforge\n")
+    units.start(unit)
+    assert "still expects slots" in units.reach(UnitState.HELD).reason
+    assert not permit(units).exists()
+
+
+def test_a_permit_is_used_up_by_a_start_that_has_its_data(units: UnitHost, guarded: Guarded) -> None:
+    unit, data = guarded(), units.folder() / "data"
+    remember(data, MASTER_OF_SLOTS, OTHER)
+    write_data(data, aof=WHOLE_AOF)
+    running = units.start_ready(unit, permit_blank=["worker"])
+    assert not permit(units).exists()
+    assert running.was_member
+    shutil.rmtree(data)
+    kill(running.pid)
+    assert "still expects slots" in units.reach(UnitState.HELD).reason
+
+
 def test_a_node_with_its_data_is_restarted_without_asking(units: UnitHost, guarded: Guarded, peer: FakePeer) -> None:
     before = units.start_ready(guarded(), permit_blank=["worker"])
     data = units.folder() / "data"

@@ -414,6 +414,7 @@ def stop(folder: str) -> None:
             if select.select([descriptor], [], [], wait_s)[0]:
                 break
         write_json(Path(folder, "state.json"), {**state, "state": "stopped", "pid": 0})
+    Path(folder, "permit-blank").unlink(missing_ok=True)  # it was for a start that never came
 
 
 def describe(folder: str) -> Document:

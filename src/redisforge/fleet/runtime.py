@@ -64,9 +64,13 @@ class ProcessRuntime:
         keeper = UnitFile("keeper.py", Path(__file__).with_name("keeper.py").read_text(encoding="utf-8"))
         await self._transport.place(self._layout.folder, [keeper])
         await self.place(units)
-        for name in permit_blank:
-            permit = UnitFile("permit-blank", "granted by redisforge\n")
-            await self._transport.place(self._layout.unit(name), [permit])
+        permitted = set(permit_blank)
+        permit = UnitFile("permit-blank", "granted by redisforge\n")
+        for unit in units:
+            if unit.name in permitted:
+                await self._transport.place(unit.folder, [permit])
+            elif unit.guard:  # what an interrupted start left unused was granted on what was known then
+                await self._transport.remove(f"{unit.folder}/{permit.path}")
         await self._keeper("start", *(unit.folder for unit in units))
 
     async def place(self, units: Sequence[Unit]) -> None:
