@@ -12,6 +12,8 @@ import pytest
 import redis
 from cluster_tool import ADDRESS, NODE_NAMES, SLOT_COUNT, Cluster, kill, until
 
+from conftest import MakeCluster
+
 pytestmark = pytest.mark.integration
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference"
@@ -185,6 +187,29 @@ def test_cli_runs_redis_cli_logged_in(shared: Cluster) -> None:
     assert as_operator.stdout.strip() == "operator_user"
     assert shared.run("cli", "--node", "redis-9", "--", "PING").status == 14
     assert not [result for result in shared.transcript[-4:] if "Warning" in result.shown]
+
+
+def test_an_endpoint_that_is_denied_to_read_is_a_problem_unless_it_is_the_monitors(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster()
+    cluster.declare(endpoints={"watch": {"port": cluster.ports.first + 104, "user_role": "monitor"}})
+    cluster.up()
+    assert cluster.is_healthy()
+    assert cluster.run("test-cluster").status == 0
+    for name in NODE_NAMES:
+        with cluster.node_client(name) as client:
+            client.execute_command("ACL", "SETUSER", "app_user", "-get")
+
+    problems = cluster.problems()
+    result = cluster.run("test-cluster", "--json")
+
+    denied = {problem.partition(" ")[0] for problem in problems if "NOPERM" in problem}
+    assert denied == {"primary", "primary-resp3"}
+    assert len(problems) == len(denied), problems
+    assert result.status == 13, str(result)
+    checks = {check["name"]: check for check in result.json()["checks"]}
+    assert checks["endpoint watch"]["passed"]
+    assert not checks["endpoint primary-resp3"]["passed"]
+    assert "ACL" in checks["endpoint primary-resp3"]["likely_cause"]
 
 
 # --- logs ---

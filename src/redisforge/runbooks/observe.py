@@ -10,10 +10,11 @@ import msgspec
 from redisforge.envoy.admin import observe_envoy
 from redisforge.model.facts import EndpointFacts, EnvoyFacts, Facts, NodeFacts, UnitFacts
 from redisforge.model.slots import key_in
+from redisforge.model.topology import UserRole
 from redisforge.plan import gates
 from redisforge.redis.connection import Login
 from redisforge.redis.observe import NodeAsker
-from redisforge.redis.probe import PROBE_PREFIX, probe_all
+from redisforge.redis.probe import PROBE_PREFIX, Probe, probe_all
 from redisforge.render.envoy import redis_cluster_names
 from redisforge.runbooks.cluster import Cluster
 
@@ -70,9 +71,11 @@ class Observer:
     async def _look_at_endpoints(self, nodes: dict[str, NodeFacts]) -> tuple[EndpointFacts, ...]:
         owned = [node.slots for node in nodes.values() if node.reachable and node.slots]
         keys = [key_in(slots, PROBE_PREFIX) for slots in owned] or [f"{PROBE_PREFIX}0"]
+        topology = self._cluster.topology
+        monitors = {user.name for user in topology.users if user.role is UserRole.MONITOR}
         probes = [
-            (endpoint, listener, self._cluster.user_login(endpoint.user))
-            for endpoint in self._cluster.topology.endpoints
+            Probe(endpoint, listener, self._cluster.user_login(endpoint.user), may_read=endpoint.user not in monitors)
+            for endpoint in topology.endpoints
             for listener in endpoint.listeners
         ]
         return await probe_all(probes, keys, timeout_s=self._timeout_s)

@@ -79,8 +79,14 @@ def cluster_doors(cluster: Cluster, target: Target | None = None) -> Doors:
 
 def _door(cluster: Cluster, endpoint: Endpoint, envoy: str) -> Door:
     listener = next(listener for listener in endpoint.listeners if listener.envoy == envoy)
-    protocol = 3 if endpoint.protocol == "RESP3" else 2
-    return Door(endpoint.name, listener.address, listener.port, cluster.user_login(endpoint.user), protocol)
+    return Door(
+        endpoint.name,
+        listener.address,
+        listener.port,
+        cluster.user_login(endpoint.user),
+        3 if endpoint.protocol == "RESP3" else 2,
+        may_read=_user_role(cluster, endpoint) is not UserRole.MONITOR,
+    )
 
 
 def _user_role(cluster: Cluster, endpoint: Endpoint) -> UserRole:
