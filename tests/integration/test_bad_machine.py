@@ -5,6 +5,7 @@ File systems are real ones, which only the command's own mount namespace has.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -114,6 +115,31 @@ def test_a_cluster_whose_disk_ran_full_can_be_looked_at_and_taken_down(
 
     assert result.status == 0, str(result)
     assert {Path(line).name for line in result.stdout.splitlines()} == {"clusters", "filling"}
+
+
+def test_a_disk_that_is_nearly_full_is_no_reason_not_to_heal(cluster: Cluster, alone: tuple[str, ...]) -> None:
+    """Room for six new nodes is asked for when there are six new nodes; two more ask for theirs."""
+    command = " ".join(COMMAND)
+    script = on_disk(
+        cluster,
+        Disk("size=300m", ""),
+        f"{command} up >&2 || exit 98",
+        f"(head -c 1G /dev/zero > {cluster.home}/filling) 2>/dev/null",
+        f"truncate -s -20M {cluster.home}/filling",
+        f"{command} up > up.txt || exit 97",
+        f"kill -9 $(cat {cluster.path}/units/redis-6/keeper.lock)",
+        f"{command} up --json > healed.json || exit 96",
+        "sed 's/^name:/replicas: 2\\n&/' redisforge.yaml > more.yaml",
+        f"{command} up -f more.yaml 2> more.txt && exit 95",
+        f"{command} down --purge --yes >&2 || exit 94",
+    )
+
+    result = run_with(alone, cluster, script)
+
+    assert result.status == 0, str(result)
+    assert "nothing changed" in (cluster.folder / "up.txt").read_text()
+    assert json.loads((cluster.folder / "healed.json").read_text())["phases"]
+    assert "48 MB needed for 3 nodes" in (cluster.folder / "more.txt").read_text()
 
 
 def test_a_home_below_a_file_is_refused(cluster: Cluster, tmp_path: Path) -> None:

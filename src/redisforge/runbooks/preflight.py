@@ -38,14 +38,19 @@ def check_cluster_folder(layout: ClusterLayout) -> None:
 
 
 def check_space(layout: ClusterLayout, topology: Topology) -> None:
-    """There is room to start. Raises HostError."""
+    """There is room for the nodes that were never placed. Raises HostError.
+
+    Those that are there already have what they began with: a disk that filled up since is no reason not to look
+    after them, and `status` tells of nodes that cannot write.
+    """
+    new = [node.name for node in topology.nodes if not Path(layout.unit(node.name)).exists()]
     free = shutil.disk_usage(layout.folder).free
-    needed = _BYTES_PER_NODE * len(topology.nodes)
-    if free < needed:
+    needed = _BYTES_PER_NODE * len(new)
+    if new and free < needed:
         raise HostError(
             "not enough space to start",
             where=layout.folder,
-            why=f"{free // 2**20} MB free, {needed // 2**20} MB needed for {len(topology.nodes)} nodes",
+            why=f"{free // 2**20} MB free, {needed // 2**20} MB needed for {len(new)} nodes",
             next_step="make room, or set REDISFORGE_HOME to a folder on another disk",
         )
 
