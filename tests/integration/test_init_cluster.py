@@ -110,7 +110,8 @@ def test_unusable_tls_options_are_told_and_the_password_never_leaves_in_plain_te
         ((ca, str(garbage)), 5, "garbage.pem"),
         ((ca, files["ca.crt"], certificate, files["server.crt"]), 5, "server.crt"),
         ((ca, files["ca.crt"], certificate, files["server.crt"], key, files["ca.key"]), 5, "key values mismatch"),
-        ((ca, files["ca.crt"], *own), 12, "no answer"),  # these nodes speak no TLS
+        ((ca, files["ca.crt"], *own), 12, "this port speaks plain Redis, without TLS"),
+        ((ca, files["ca.crt"], *own), 12, "give the nodes' tls-port"),
     ):
         result = nodes.form(*options, "--wait", "0")
         assert result.status == status, f"{options}: {result}"
@@ -132,6 +133,7 @@ def test_nodes_of_another_ca_or_without_tls_asked_for_are_not_used(
         )
         assert result.status == 12, str(result)
         assert words in result.stderr, str(result)
+        assert "speaks plain Redis" not in result.stderr, str(result)
         assert "Traceback" not in result.stderr, str(result)
 
     nodes.assert_untouched()
@@ -339,7 +341,11 @@ def test_a_cluster_that_redis_cli_made_is_left_as_it_is_with_its_keys(make_nodes
     assert "give out" not in again.stderr  # while gossip goes on it may introduce nodes once more, and no more
     await_nothing_to_do(nodes)
     assert other_size.status == 9, str(other_size)
-    assert "has 3 masters with slots, 6 shards are declared" in other_size.stderr
+    assert "a cluster already, with 3 masters" in other_size.stderr
+    assert "6 nodes with --replicas 0 would make 6 masters" in other_size.stderr
+    assert "with --replicas 1 the command checks that it is complete" in other_size.stderr
+    assert "up`" not in other_size.stderr
+    assert nodes.form("--replicas", "0", "--dry-run").stderr == other_size.stderr
     assert {port: (nodes.ask(port, "CLUSTER MYID"), role) for port, role in nodes.roles().items()} == before
     assert sum(nodes.ask(port, "DBSIZE") for port, (_, role) in before.items() if role == "master") == 60
     nodes.assert_formed()

@@ -6,7 +6,7 @@ Every check answers with an error that says what was found; the planner raises t
 from __future__ import annotations
 
 from redisforge.errors import RefusedError
-from redisforge.model.facts import Facts, NodeFacts, PeerView, UnitState
+from redisforge.model.facts import Facts, PeerView, UnitState
 from redisforge.model.slots import count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.placement import split_slots
@@ -179,16 +179,21 @@ def refuse_other_size(topology: Topology, facts: Facts) -> None:
     Raises:
         RefusedError: with both numbers.
     """
+    masters = master_count(topology, facts)
+    if masters and masters != topology.shards:
+        raise RefusedError(
+            f"the running cluster has {masters} masters with slots, {topology.shards} shards are declared",
+            where=topology.source or topology.name,
+            why="changing the number of shards of a running cluster moves slots; `up` does not do that",
+            next_step=f"declare shards: {masters}",
+        )
+
+
+def master_count(topology: Topology, facts: Facts) -> int:
+    """How many masters share the slots of a complete cluster; 0 where slots are without an owner."""
     if unclaimed_slots(facts):
-        return
+        return 0
     owned = owned_slots(facts)  # whoever else is said to own these is a master of the past
     owners = {node.id for node in newest_owners(facts)}
     owners |= {peer.id for peer in strangers(topology, facts).values() if subtract(peer.slots, owned)}
-    views: list[NodeFacts] = [node for node in facts.reachable_nodes() if not node.is_blank]
-    if views and len(owners) != topology.shards:
-        raise RefusedError(
-            f"the running cluster has {len(owners)} masters with slots, {topology.shards} shards are declared",
-            where=topology.source or topology.name,
-            why="changing the number of shards of a running cluster moves slots; `up` does not do that",
-            next_step=f"declare shards: {len(owners)}",
-        )
+    return len(owners)

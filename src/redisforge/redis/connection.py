@@ -198,6 +198,24 @@ class Connection:
         self.abort()
 
 
+async def speaks_plain_text(address: tuple[str, int], timeout_s: float) -> bool:
+    """Whether Redis answers there without TLS. Asks with a bare PING, so that no password leaves in plain text.
+
+    A Redis that waits for a line of text does not answer a TLS handshake at all: the handshake alone shows nothing.
+    Redis replies to PING with `+PONG`, or with an error before a login; a TLS server with an alert, or by closing.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(*address)
+            try:
+                writer.write(b"PING\r\n")
+                return (await reader.read(1)) in (b"+", b"-")
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError):
+        return False
+
+
 def _packed(command: Sequence[str | int | bytes]) -> bytes:
     return hiredis.pack_command(tuple(command))  # pyright: ignore  # its stub knows one-tuples only
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from redisforge.errors import GateError, NodeError, UsageError
+from redisforge.errors import GateError, NodeError, RefusedError, UsageError
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.runtime import NoRuntime
 from redisforge.fleet.transport import LocalTransport
@@ -33,7 +33,8 @@ from redisforge.model.topology import (
 from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.placement import assign, sharing_is_forced
 from redisforge.plan.predict import predict_plan
-from redisforge.redis.connection import Login, ReplyError
+from redisforge.plan.refusals import master_count
+from redisforge.redis.connection import Login, ReplyError, speaks_plain_text
 from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
@@ -42,6 +43,7 @@ from redisforge.runbooks.run import Progress, Runner
 LEAST_NODES = 6
 LEAST_MASTERS = 3
 _WAIT_PAUSE_S = 0.1
+_PLAIN_TEXT_LIMIT_S = 1.0
 _ROUND_LIMIT = 60
 _BUS_OFFSET = 10_000
 
@@ -136,16 +138,49 @@ async def _survey(wanted: Formation) -> tuple[Topology, Facts]:
             if not silent:
                 break
             if time.monotonic() > deadline or not all(_may_come(node) for node in silent):
-                raise NodeError(
-                    f"{len(silent)} of {len(nodes)} nodes cannot be used",
-                    where=", ".join(node.name for node in silent),
-                    why="\n".join(f"{node.name}: {node.problem}" for node in silent),
-                    next_step="start them with cluster-enabled yes, check the password (REDIS_REQUIREPASS, --user) "
-                    "and the TLS options",
-                )
+                raise await _unusable(silent, len(nodes), with_tls=bool(wanted.login.ca_path))
             await asyncio.sleep(_WAIT_PAUSE_S)
     topology = _topology(seats, shards, wanted.replicas, nodes)
-    return topology, Facts(observed_at_s=time.time(), nodes=nodes)
+    facts = Facts(observed_at_s=time.time(), nodes=nodes)
+    _refuse_other_shape(topology, facts)
+    return topology, facts
+
+
+async def _unusable(silent: list[NodeFacts], total: int, *, with_tls: bool) -> NodeError:
+    """The error that names the nodes that did not answer, and those among them that speak no TLS."""
+    plain = await asyncio.gather(
+        *(speaks_plain_text((node.address, node.port), _PLAIN_TEXT_LIMIT_S) for node in silent if with_tls)
+    )
+    names = {node.name for node, is_plain in zip(silent, plain or [False] * len(silent), strict=True) if is_plain}
+    hint = " (this port speaks plain Redis, without TLS)"
+    next_step = (
+        "give the nodes' tls-port; or, if the password may cross this network in plain text, leave out --ca-file"
+        if names
+        else "start them with cluster-enabled yes, check the password (REDIS_REQUIREPASS, --user) and the TLS options"
+    )
+    return NodeError(
+        f"{len(silent)} of {total} nodes cannot be used",
+        where=", ".join(node.name for node in silent),
+        why="\n".join(f"{node.name}: {node.problem}{hint * (node.name in names)}" for node in silent),
+        next_step=next_step,
+    )
+
+
+def _refuse_other_shape(topology: Topology, facts: Facts) -> None:
+    """The nodes are a cluster already, with another number of masters. Raises RefusedError."""
+    masters, total = master_count(topology, facts), len(topology.nodes)
+    if not masters or masters == topology.shards:
+        return
+    replicas = total // masters - 1
+    fits = replicas >= 0 and total // (replicas + 1) == masters
+    raise RefusedError(
+        f"these nodes are a cluster already, with {masters} masters",
+        where=", ".join(node.name for node in topology.nodes),
+        why=f"{total} nodes with --replicas {topology.replicas} would make {topology.shards} masters, and another "
+        "number of masters means moving slots, which is not part of forming a cluster",
+        next_step="nothing has to be formed here"
+        + (f"; with --replicas {replicas} the command checks that it is complete" if fits else ""),
+    )
 
 
 def _may_come(node: NodeFacts) -> bool:
