@@ -73,8 +73,8 @@ def predict(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) 
         phases.append(phase)
         if len(phases) > _PHASE_LIMIT:
             raise RuntimeError(f"the plan does not end: {phase.title}")
-        before, facts = facts, settle(topology, apply(topology, facts, phase.steps, wishes))
-        if not phase.steps and facts == before:
+        facts = settle(topology, apply(topology, facts, phase.steps, wishes))
+        if not phase.steps and planner(facts) == phase:
             break  # what comes next depends on what silent nodes will say
     return Plan(tuple(phases))
 
