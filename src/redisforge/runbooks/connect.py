@@ -77,7 +77,7 @@ def connect_text(cluster: Cluster, *, command: str, reveal: bool) -> str:
     python = 'import os, redis; print(redis.Redis.from_url(os.environ["REDIS_URL"]).ping())'
     lines += [
         "",
-        "Connect with redis-cli, or with redis-py:",
+        "Connect with redis-cli, or with redis-py (pip install redis):",
         f"  {command} cli {select}",
         f'  REDIS_URL="$({command} url {select})" python3 -c {shlex.quote(python)}',
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import threading
@@ -150,7 +151,7 @@ def test_an_entry_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [folder.name for folder in tmp_path.iterdir()] == ["redis-8.6.3"]
 
 
-def test_one_fetch_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) -> None:
+def test_one_fetch_at_a_time_and_another_process_is_told_of(tmp_path: Path) -> None:
     waits, order = threading.Event(), list[str]()
 
     def second() -> None:
@@ -162,12 +163,32 @@ def test_one_fetch_at_a_time_and_the_second_says_that_it_waits(tmp_path: Path) -
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with fetching(tmp_path, print):
+    with (tmp_path / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         thread.start()
         assert waits.wait(30)
         order.append("first")
     thread.join(30)
     assert order == [f"another download into {tmp_path} is under way; waiting for it", "first", "second"]
+
+
+def test_two_fetches_of_one_process_follow_one_another_without_a_word(tmp_path: Path) -> None:
+    """`up` fetches engine and Envoy: its own download would read like somebody else's."""
+    order, begun = list[str](), threading.Event()
+
+    def second() -> None:
+        begun.set()
+        with fetching(tmp_path, order.append):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with fetching(tmp_path, print):
+        thread.start()
+        assert begun.wait(30)
+        thread.join(0.05)  # it would speak before it waits
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]
 
 
 def test_too_little_space(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
@@ -143,6 +144,10 @@ def check_space(cache: Path, needed_bytes: int) -> None:
         )
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Within this process, which fetches engine and Envoy side by side: its own download is nobody else's."""
+
+
 @contextlib.contextmanager
 def fetching(cache: Path, on_progress: OnProgress) -> Generator[None]:
     """Hold the cache's lock while an entry is made; leftovers of a crash are removed once it is held.
@@ -153,7 +158,7 @@ def fetching(cache: Path, on_progress: OnProgress) -> Generator[None]:
         HostError: something in the cache could not be written, here or in the body.
     """
     try:
-        with (cache / ".lock").open("a") as lock:
+        with _ONE_AT_A_TIME, (cache / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
