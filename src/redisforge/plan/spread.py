@@ -33,7 +33,7 @@ def spread(places: Sequence[Machine], choices: Sequence[frozenset[Machine]]) -> 
 
     Args:
         places: where each thing stands now.
-        choices: the machines on which it could stand; its present one need not be among them.
+        choices: the machines on which it could stand, beside its present one.
     """
     now = list(places)
     # Each level counts more than all that the levels below it can add up to.
@@ -56,7 +56,7 @@ def _arcs(
     zone_cost, machine_cost = costs
     arcs: _Arcs = {}
     for thing, (here, possible) in enumerate(zip(now, choices, strict=True)):
-        for there in sorted(possible - {here}):
+        for there in sorted({*possible, first[thing]} - {here}):
             cost = (there != first[thing]) - (here != first[thing])
             if (here, there) not in arcs or cost < arcs[here, there][0]:
                 arcs[here, there] = (cost, thing)
