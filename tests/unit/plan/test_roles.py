@@ -86,7 +86,10 @@ def test_three_hundred_masters_on_one_of_three_hosts() -> None:
 @formed_ones
 @given(topologies)
 def test_a_new_cluster_is_not_crowded(topology: Topology) -> None:
-    assert crowded(topology, formed(topology)) == ()
+    """Formation and roles agree on what is even."""
+    facts = formed(topology)
+    assert crowded(topology, facts) == ()
+    assert even_roles(topology, facts) == ()
 
 
 @formed_ones
