@@ -132,8 +132,8 @@ class ShardSurvival(msgspec.Struct, frozen=True, kw_only=True):
 class Survival(msgspec.Struct, frozen=True, kw_only=True):
     """`redisforge simulate --json`: what would be left after the loss of nodes and Envoys.
 
-    `survives`: every slot would be served, and every endpoint has an Envoy left. Nodes that do not answer
-    now count as lost too (`already_lost`).
+    `survives`: every slot would be served, and every endpoint has an Envoy left. Nodes and Envoys that do
+    not answer now count as lost too (`already_lost`).
     """
 
     cluster: str

@@ -78,10 +78,13 @@ def simulate(topology: Topology, facts: Facts, lost: frozenset[str]) -> Survival
     gone = merge(r for shard, s in pairs if s.outcome == "lost" for r in shard.slots)
     served = merge(r for shard, s in pairs if s.outcome in ("serves", "fails_over") for r in shard.slots)
     unserved = subtract(ALL_SLOTS, served)
-    endpoints = tuple(e.name for e in topology.endpoints if all(place.envoy in lost for place in e.listeners))
+    silent = (*(n for n in facts.nodes.values() if not n.reachable), *(e for e in facts.envoys.values() if e.problem))
+    already_lost = tuple(unit.name for unit in silent if unit.name not in lost)
+    gone_units = {*lost, *already_lost}
+    endpoints = tuple(e.name for e in topology.endpoints if all(place.envoy in gone_units for place in e.listeners))
     report = Survival(
         cluster=topology.name, lost=tuple(sorted(lost)),
-        already_lost=tuple(node.name for node in facts.nodes.values() if not node.reachable and node.name not in lost),
+        already_lost=already_lost,
         survives=not unserved and not endpoints,
         lost_slots=describe(gone), lost_slot_count=count(gone),
         unserved_slots=describe(unserved), unserved_slot_count=count(unserved),
@@ -179,13 +182,11 @@ def _findings(topology: Topology, facts: Facts, report: Survival) -> Iterator[Pr
             severity="critical", where=report.cluster, what=f"slots {describe(unowned)} have no owner even now",
             next_step="`redisforge up` says what is wrong with them",
         )  # fmt: skip
-    for name in report.endpoints_lost:
+    if report.endpoints_lost:
         yield Problem(
-            severity="critical",
-            where=name,
-            what="no Envoy would serve this endpoint",
-            next_step="run Envoy on more hosts",
-        )
+            severity="critical", where=report.cluster, what=f"no Envoy would serve {', '.join(report.endpoints_lost)}",
+            next_step="run Envoy on more hosts, or reach the cluster by other endpoints",
+        )  # fmt: skip
     for name in report.already_lost:
         yield Problem(
             severity="warning", where=name, what="does not answer now, and counts as lost",

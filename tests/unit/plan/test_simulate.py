@@ -7,7 +7,7 @@ import json
 import jsonschema
 import msgspec
 import pytest
-from edits import Edit, all_of, every_line_with, gone, node_with
+from edits import Edit, all_of, envoy_with, every_line_with, gone, node_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -179,6 +179,9 @@ def test_an_endpoint_needs_an_envoy() -> None:
     assert survival.unserved_slot_count == 0
     two = make_topology(hosts=hosts_in_zones(1, 1, 1), envoys=2)
     assert lose("envoy-1", topology=two).survives
+    survival = lose("envoy-1", topology=two, edit=envoy_with("envoy-2", problem="connection refused"))
+    assert survival.already_lost == ("envoy-2",)
+    assert "critical main: no Envoy would serve primary" in told(survival)
 
 
 # --- against every loss ----------------------------------------------------------------------------------------
