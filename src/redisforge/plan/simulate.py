@@ -71,7 +71,9 @@ def simulate(topology: Topology, facts: Facts, lost: frozenset[str]) -> Survival
     needed = len(shards) // 2 + 1
     majority = len(left) >= needed
     survivals = [_survival(topology, facts, shard, lost, majority=majority) for shard in shards]
-    if _says_yes(topology, "cluster-require-full-coverage") and any(s.outcome in ("stops", "lost") for s in survivals):
+    whole = not any(s.outcome in ("stops", "lost") for s in survivals)
+    whole = whole and not subtract(ALL_SLOTS, (r for shard in shards for r in shard.slots))
+    if not whole and _says_yes(topology, "cluster-require-full-coverage"):
         survivals = [s if s.outcome == "lost" else _stopped(s) for s in survivals]
     numbered = [msgspec.structs.replace(s, shard=number) for number, s in enumerate(survivals, 1)]
     pairs = list(zip(shards, numbered, strict=True))

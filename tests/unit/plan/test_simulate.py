@@ -140,6 +140,8 @@ def test_full_coverage_stops_all_with_one() -> None:
     assert survival.unserved_slot_count == SLOT_COUNT
     assert "cluster-require-full-coverage" in survival.findings[-1].next_step
     assert lose(FIRST, topology=topology).survives
+    unowned = lose(topology=topology, edit=every_line_with(FIRST, slots=()))
+    assert [shard.outcome for shard in unowned.shards] == ["stops", "stops"]
 
 
 def test_what_is_gone_already_counts() -> None:
