@@ -27,7 +27,9 @@ from redisforge.config.load import load
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.ports import bind_problem
 from redisforge.model.facts import EndpointFacts, Facts, NodeFacts
+from redisforge.model.slots import SLOT_COUNT, SlotRange, merge
 from redisforge.model.topology import Host, Topology
+from redisforge.plan.balance import Holder, after, balance, distance, rounds
 from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.placement import place, split_slots
 from redisforge.plan.predict import apply, settle
@@ -100,9 +102,26 @@ def planner(tries: int) -> Iterator[Figure]:
         split_slots(PLAN_SHARDS)
 
     yield Figure("place and split 1,000 shards, 3,000 nodes", median_s(plan, tries), "s", 1.0, tries)
+    yield from rebalance(tries)
     topology, facts = formed(FORMED_SHARDS)
     value = median_s(lambda: next_phase(topology, facts, Wishes()), tries)
     yield Figure(f"next phase of a whole cluster of {FORMED_SHARDS * 3} nodes", value, "s", None, tries)
+
+
+def rebalance(tries: int) -> Iterator[Figure]:
+    """A rebalance of 1,000 masters: half of them new, weights of three kinds, and slots scattered among the others."""
+    scattered: list[list[SlotRange]] = [[] for _ in range(PLAN_SHARDS // 2)]
+    dealer = random.Random(1)  # the same cluster every time
+    for slot in range(SLOT_COUNT):
+        scattered[dealer.randrange(len(scattered))].append(SlotRange(slot, slot))
+    owned = [*map(merge, scattered), *([()] * (PLAN_SHARDS - len(scattered)))]
+    weights = (1.0, 2.0, 0.5)
+    holders = [Holder(f"redis-{n}", slots, weights[n % 3]) for n, slots in enumerate(owned)]
+    value = median_s(lambda: rounds(balance(holders)), tries)
+    yield Figure("plan a rebalance of 1,000 masters", value, "s", 1.0, tries)
+    moves = balance(holders)
+    yield Figure("… the farthest master from its share", distance(after(holders, moves)), "sl", 1.0, 1)
+    yield Figure("… slots that move", sum(move.slot_count for move in moves), "sl", None, 1)
 
 
 def formed(shards: int) -> tuple[Topology, Facts]:

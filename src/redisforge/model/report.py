@@ -101,3 +101,55 @@ class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[tuple[str, float], ...]
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
+
+
+Outcome = Literal["serves", "fails_over", "stops", "lost"]
+"""What becomes of a shard; see `ShardSurvival`."""
+
+
+class ShardSurvival(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loss would do to one shard. `shard` counts from 1, as in `status`; `master` is today's.
+
+    `outcome`: `serves`: its master stays. `fails_over`: Redis promotes `master_after` by itself. `stops`: copies stay,
+    and nothing serves them until an operator acts or the nodes return. `lost`: no copy stays.
+    """
+
+    shard: int
+    slots: str
+    slot_count: int
+    master: str
+    outcome: Outcome
+    master_after: str | None = None
+    replicas_left: int = 0
+    """Replicas with data that would be left beside the master."""
+    lag_bytes: int | None = None
+    """How far `master_after` is behind today's master: acknowledged writes that a sudden loss would lose. Null if the
+    master stays, or is gone already and cannot be compared with."""
+    headroom_bytes: int | None = None
+    """What `master_after` may still take; null without a memory limit."""
+
+
+class Survival(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge simulate --json`: what would be left after the loss of nodes and Envoys.
+
+    `survives`: every slot would be served, and every endpoint has an Envoy left. Nodes and Envoys that do
+    not answer now count as lost too (`already_lost`).
+    """
+
+    cluster: str
+    lost: tuple[str, ...]
+    already_lost: tuple[str, ...]
+    survives: bool
+    lost_slots: str
+    lost_slot_count: int
+    unserved_slots: str
+    """Slots that nobody would serve, the lost ones included."""
+    unserved_slot_count: int
+    masters: int
+    masters_left: int
+    masters_needed: int
+    """The majority that must agree on a failover; with fewer left, Redis serves nothing (Redis Cluster
+    specification, "Availability")."""
+    shards: tuple[ShardSurvival, ...]
+    endpoints_lost: tuple[str, ...]
+    findings: tuple[Problem, ...]

@@ -19,6 +19,7 @@ import msgspec
 
 from redisforge.model.slots import SLOT_COUNT, SlotRange
 from redisforge.model.topology import Host, Role
+from redisforge.plan.spread import Machine, spread
 
 
 class Seat(msgspec.Struct, frozen=True):
@@ -116,7 +117,8 @@ def _share(total: int, capacities: list[int]) -> list[int]:
 
 
 def _choose_masters(members: list[list[Host]]) -> list[int]:
-    """Pick one member of each shard; returns its index. First greedily, then by moves that even out the load."""
+    """Pick one member of each shard; returns its index. First greedily, then with what plan/spread.py makes more even:
+    so that right after formation there is nothing for `rebalance --roles` to do."""
     zone_load: Counter[str] = Counter()
     host_load: Counter[str] = Counter()
     chosen: list[int] = []
@@ -125,21 +127,10 @@ def _choose_masters(members: list[list[Host]]) -> list[int]:
         chosen.append(best)
         zone_load[shard[best].zone] += 1
         host_load[shard[best].address] += 1
-    moved = True
-    while moved:  # every move lowers the sum of squared loads, so this ends
-        moved = False
-        for index, shard in enumerate(members):
-            current = shard[chosen[index]]
-            for other_index, other in enumerate(shard):
-                zone_gain = zone_load[current.zone] - zone_load[other.zone]
-                host_gain = host_load[current.address] - host_load[other.address]
-                same_zone = current.zone == other.zone
-                if zone_gain > 1 or (same_zone and host_gain > 1):
-                    zone_load[current.zone] -= 1
-                    zone_load[other.zone] += 1
-                    host_load[current.address] -= 1
-                    host_load[other.address] += 1
-                    chosen[index] = other_index
-                    current = other
-                    moved = True
-    return chosen
+    machines = [[Machine(host.zone, host.address) for host in shard] for shard in members]
+    places = [shard[index] for shard, index in zip(machines, chosen, strict=True)]
+    wanted = spread(places, [frozenset(shard) for shard in machines])
+    return [
+        index if here == there else shard.index(there)
+        for shard, index, here, there in zip(machines, chosen, places, wanted, strict=True)
+    ]

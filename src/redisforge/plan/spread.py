@@ -9,7 +9,7 @@ cycles are looked for (Bellman-Ford) and carried out until there is none.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -33,16 +33,12 @@ def spread(places: Sequence[Machine], choices: Sequence[frozenset[Machine]]) -> 
 
     Args:
         places: where each thing stands now.
-        choices: the machines on which it could stand; its present one need not be among them.
+        choices: the machines on which it could stand, beside its present one.
     """
-    now = list(places)
-    # Each level counts more than all that the levels below it can add up to.
-    machine_cost = 2 * len(now) ** 2 + 2 * len(now) + 1
-    zone_cost = machine_cost * machine_cost
-    while cycle := _negative_cycle(_arcs(places, now, choices, (zone_cost, machine_cost))):
-        for thing, machine in cycle.items():
-            now[thing] = machine
-    return tuple(now)
+    board = _Board(places, choices)
+    while cycle := _negative_cycle(board.arcs()):
+        board.move(cycle)
+    return tuple(board.now)
 
 
 def zone_loads(places: Sequence[Machine]) -> Counter[str]:
@@ -50,28 +46,58 @@ def zone_loads(places: Sequence[Machine]) -> Counter[str]:
     return Counter(machine.zone for machine in places)
 
 
-def _arcs(
-    first: Sequence[Machine], now: Sequence[Machine], choices: Sequence[frozenset[Machine]], costs: tuple[int, int]
-) -> _Arcs:
-    zone_cost, machine_cost = costs
-    arcs: _Arcs = {}
-    for thing, (here, possible) in enumerate(zip(now, choices, strict=True)):
-        for there in sorted(possible - {here}):
-            cost = (there != first[thing]) - (here != first[thing])
-            if (here, there) not in arcs or cost < arcs[here, there][0]:
-                arcs[here, there] = (cost, thing)
-    by_machine, by_zone = Counter(now), zone_loads(now)
-    machines = sorted({*now, *(machine for possible in choices for machine in possible)})
-    for machine in machines:
-        load = by_machine[machine]
-        arcs[machine, machine.zone] = ((2 * load + 1) * machine_cost, -1)
-        if load:
-            arcs[machine.zone, machine] = (-(2 * load - 1) * machine_cost, -1)
-    for zone in sorted({machine.zone for machine in machines}):
-        arcs[zone, _SINK] = ((2 * by_zone[zone] + 1) * zone_cost, -1)
-        if by_zone[zone]:
-            arcs[_SINK, zone] = (-(2 * by_zone[zone] - 1) * zone_cost, -1)
-    return arcs
+class _Board:
+    """Where things stand, and what it costs to move one."""
+
+    def __init__(self, places: Sequence[Machine], choices: Sequence[frozenset[Machine]]) -> None:
+        self.now = list(places)
+        self._first = tuple(places)
+        self._choices = [sorted({place, *possible}) for place, possible in zip(places, choices, strict=True)]
+        self._things: defaultdict[Machine, set[int]] = defaultdict(set)
+        for thing, place in enumerate(places):
+            self._things[place].add(thing)
+        self._machines = sorted({machine for possible in self._choices for machine in possible})
+        self._exits = {machine: self._exits_of(machine) for machine in self._machines}
+        # Each level counts more than all that the levels below it can add up to.
+        self._machine_cost = 2 * len(places) ** 2 + 2 * len(places) + 1
+        self._zone_cost = self._machine_cost**2
+
+    def move(self, places: Mapping[int, Machine]) -> None:
+        """Put each of these things somewhere else."""
+        touched = {*(self.now[thing] for thing in places), *places.values()}
+        for thing, machine in places.items():
+            self._things[self.now[thing]].remove(thing)
+            self._things[machine].add(thing)
+            self.now[thing] = machine
+        self._exits |= {machine: self._exits_of(machine) for machine in touched}
+
+    def arcs(self) -> _Arcs:
+        """The network in which a unit flows from machine to machine, or through zones and the sink."""
+        arcs: _Arcs = {}
+        for exits in self._exits.values():
+            arcs |= exits
+        by_zone = zone_loads(self.now)
+        for machine in self._machines:
+            load = len(self._things[machine])
+            arcs[machine, machine.zone] = ((2 * load + 1) * self._machine_cost, -1)
+            if load:
+                arcs[machine.zone, machine] = (-(2 * load - 1) * self._machine_cost, -1)
+        for zone in sorted({machine.zone for machine in self._machines}):
+            arcs[zone, _SINK] = ((2 * by_zone[zone] + 1) * self._zone_cost, -1)
+            if by_zone[zone]:
+                arcs[_SINK, zone] = (-(2 * by_zone[zone] - 1) * self._zone_cost, -1)
+        return arcs
+
+    def _exits_of(self, here: Machine) -> _Arcs:
+        """The cheapest thing to move from here to each other machine; going back where it stood takes a move back."""
+        exits: _Arcs = {}
+        for thing in sorted(self._things[here]):
+            first = self._first[thing]
+            for there in self._choices[thing]:
+                cost = (there != first) - (here != first)
+                if there != here and ((here, there) not in exits or cost < exits[here, there][0]):
+                    exits[here, there] = (cost, thing)
+        return exits
 
 
 def _negative_cycle(arcs: _Arcs) -> dict[int, Machine]:

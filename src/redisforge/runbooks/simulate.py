@@ -1,0 +1,40 @@
+"""`simulate`: observe once, and conclude what would survive a loss. Nothing is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from redisforge.errors import NodeError
+from redisforge.model.facts import Facts
+from redisforge.model.report import Survival
+from redisforge.plan.simulate import LossKind, units_lost
+from redisforge.plan.simulate import simulate as conclude
+from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.observe import Observer
+
+_TIMEOUT_S = 1.5
+
+
+def simulate(cluster: Cluster, losses: Sequence[tuple[LossKind, str]]) -> Survival:
+    """What would be left after losing all of `losses` at once, each a kind and a name.
+
+    Raises:
+        NotFoundError: a host, zone or node of that name does not exist.
+        NodeError: no node answers, so nothing is known.
+    """
+    lost = frozenset[str]().union(*(units_lost(cluster.topology, kind, name) for kind, name in losses))
+
+    async def look() -> Facts:
+        async with Observer(cluster, timeout_s=_TIMEOUT_S) as observer:
+            return await observer.look()
+
+    facts = asyncio.run(look())
+    if not facts.reachable_nodes():
+        raise NodeError(
+            "no node answers, so nothing can be concluded",
+            where=cluster.topology.name,
+            why=next((node.problem for node in facts.nodes.values()), ""),
+            next_step=f"`redisforge up -c {cluster.topology.name}` starts it",
+        )
+    return conclude(cluster.topology, facts, lost)
