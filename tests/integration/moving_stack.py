@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import subprocess
 import time
@@ -48,7 +49,7 @@ DEADLINE_S = 30.0
 def even(masters: int, empty: int = 0) -> tuple[tuple[SlotRange, ...], ...]:
     """All slots over `masters` nodes, and `empty` nodes more."""
     bounds = [SLOT_COUNT * number // masters for number in range(masters + 1)]
-    owned = tuple((SlotRange(first, last - 1),) for first, last in zip(bounds, bounds[1:], strict=False))
+    owned = tuple((SlotRange(first, last - 1),) for first, last in itertools.pairwise(bounds))
     return (*owned, *(() for _ in range(empty)))
 
 

@@ -14,7 +14,8 @@ from redisforge.redis.moving.ends import Ends, owners_of
 
 AGREEMENT_DEADLINE_S = 15.0
 """The new owner broadcasts at once; a node that missed that hears it by gossip within about a node timeout."""
-_POLL_S = 0.02
+_POLL_FIRST_S = 0.002
+_POLL_LAST_S = 0.05
 
 
 async def wait_agreed(ends: Ends, nodes: Sequence[NodeFacts], owners: Mapping[int, str]) -> None:
@@ -29,6 +30,7 @@ async def wait_agreed(ends: Ends, nodes: Sequence[NodeFacts], owners: Mapping[in
 
 async def _wait(ends: Ends, node: NodeFacts, owners: Mapping[int, str]) -> None:
     deadline = time.monotonic() + AGREEMENT_DEADLINE_S
+    pause_s = _POLL_FIRST_S
     while True:
         seen = owners_of(await ends.view(node))
         wrong = [slot for slot, owner in owners.items() if seen.get(slot) != owner]
@@ -42,4 +44,5 @@ async def _wait(ends: Ends, node: NodeFacts, owners: Mapping[int, str]) -> None:
                 f"{describe(ranges_of(wrong))}",
                 next_step="look at the node's links with `redisforge status`, then run the verb again",
             )
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(pause_s)
+        pause_s = min(_POLL_LAST_S, pause_s * 1.5)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from redisforge.redis.moving.ends import Ends
-from redisforge.redis.moving.moves import SlotMove
-from redisforge.redis.moving.tally import Tally
+from redisforge.redis.moving.job import Job
 
 
-async def move_classic(move: SlotMove, ends: Ends, tally: Tally) -> None:
+async def move_classic(job: Job) -> None:
     """Move the slots of one pair."""
     raise NotImplementedError

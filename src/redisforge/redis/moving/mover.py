@@ -9,15 +9,18 @@ from redisforge.model.facts import NodeFacts
 from redisforge.model.slots import count
 from redisforge.redis.connection import Login
 from redisforge.redis.moving.agreement import wait_agreed
-from redisforge.redis.moving.chunks import Mover, choose_mover
+from redisforge.redis.moving.chunks import Mover, choose_mover, slots_of
 from redisforge.redis.moving.classic import move_classic
 from redisforge.redis.moving.ends import Ends
+from redisforge.redis.moving.job import Job
 from redisforge.redis.moving.moves import MoveResult, MoveWatch, SlotMove, by_pair
 from redisforge.redis.moving.redis_atomic import move_redis_atomic
+from redisforge.redis.moving.sizes import measure
 from redisforge.redis.moving.tally import Tally
+from redisforge.redis.moving.turns import Turns
 from redisforge.redis.moving.valkey_atomic import move_valkey_atomic
 
-_MOVERS: dict[Mover, Callable[[SlotMove, Ends, Tally], Awaitable[None]]] = {
+_MOVERS: dict[Mover, Callable[[Job], Awaitable[None]]] = {
     "redis-atomic": move_redis_atomic,
     "valkey-atomic": move_valkey_atomic,
     "classic": move_classic,
@@ -38,7 +41,7 @@ async def move_slots(
 
     Args:
         moves: what to move; several entries of one pair are joined.
-        masters: every reachable master of the cluster.
+        masters: every reachable master of the cluster: who must know the new owners in the end.
         login: the operator's; a classic move also hands it to the source, which logs in at the target with it.
         engine_kind: "redis" or "valkey".
         watch: progress, the wish to stop, bounds.
@@ -65,38 +68,34 @@ async def move_slots(
 
 
 async def _run_all(pairs: Sequence[SlotMove], login: Login, engine_kind: str, tally: Tally) -> None:
-    """Start every pair as soon as both of its nodes are free; the first failure lets the others end cleanly."""
-    waiting = list(pairs)
-    running: dict[asyncio.Task[None], SlotMove] = {}
-    errors: list[BaseException] = []
+    """All pairs at once; they take turns. The first failure lets the others end at a clean point."""
+    turns = Turns()
+    tasks = [asyncio.create_task(_run(pair, login, engine_kind, tally, turns)) for pair in pairs]
     try:
-        while waiting or running:
-            busy = {node.id for move in running.values() for node in (move.source, move.target)}
-            for move in list(waiting):
-                if tally.should_stop():
-                    waiting.clear()
-                    break
-                if busy.isdisjoint((move.source.id, move.target.id)):
-                    waiting.remove(move)
-                    busy |= {move.source.id, move.target.id}
-                    running[asyncio.create_task(_run(move, login, engine_kind, tally))] = move
-            if not running:
-                break
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                del running[task]
-                if error := task.exception():
-                    tally.failed = True
-                    errors.append(error)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     except asyncio.CancelledError:
-        for task in running:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         raise
-    if errors:
+    if errors := [result for result in results if result is not None]:
         raise errors[0]
 
 
-async def _run(move: SlotMove, login: Login, engine_kind: str, tally: Tally) -> None:
-    async with Ends(login) as ends:
-        await _MOVERS[choose_mover(move, engine_kind)](move, ends, tally)
+async def _run(move: SlotMove, login: Login, engine_kind: str, tally: Tally, turns: Turns) -> None:
+    mover = choose_mover(move, engine_kind)
+    try:
+        async with Ends(login) as ends:
+            # Counting and connecting need no turn: done while other pairs move, they cost no time.
+            sizes = await measure(ends, move.source, slots_of(move.slots))
+            tally.expect(sizes)
+            await ends.to(move.target)
+            await turns.take(move)
+            try:
+                if not tally.should_stop():
+                    await _MOVERS[mover](Job(move=move, sizes=sizes, ends=ends, tally=tally, turns=turns))
+            finally:
+                await turns.give(move.source.id, move.target.id)
+    except BaseException:
+        tally.failed = True
+        raise

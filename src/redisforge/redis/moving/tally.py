@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from redisforge.redis.moving.moves import LeftSlot, MoveProgress, MoveWatch
+from redisforge.redis.moving.sizes import SlotSizes
 
 _PACE_STEP_S = 0.05
 
@@ -30,8 +31,9 @@ class Tally:
         """Since the start."""
         return time.monotonic() - self._began
 
-    def expect(self, keys: int, size_bytes: int) -> None:
-        """Say what is still to come, once it is known."""
+    def expect(self, sizes: SlotSizes) -> None:
+        """Say what is to come, once it is known."""
+        keys, size_bytes = sizes.of(sizes.keys)
         self.keys_total += keys
         self.bytes_total += size_bytes
 
