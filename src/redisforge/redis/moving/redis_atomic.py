@@ -17,43 +17,24 @@ from contextlib import suppress
 import hiredis
 
 from redisforge.errors import NodeError
-from redisforge.redis.connection import Reply
-from redisforge.redis.moving.agreement import wait_agreed
-from redisforge.redis.moving.chunks import chunk_bytes, cut, ranges_of, slots_of
+from redisforge.redis.moving.atomic import CANCEL_TIMEOUT_S, as_dictionary, move_in_tasks, pause_s
+from redisforge.redis.moving.chunks import ranges_of
 from redisforge.redis.moving.ends import Ends
 from redisforge.redis.moving.job import Job
 
-_POLL_FIRST_S = 0.002
-_POLL_SHARE = 0.05
-_POLL_LAST_S = 0.1
-"""A task is looked at 20 times over its life or more: its end is noticed early, and the look costs nothing much."""
 _RETRIES = 3
 """So often Redis may start a failed task again (it does so about once a second) before it counts as failed."""
 _BEGIN_DEADLINE_S = 30.0
 """For a node that is still busy with an earlier task."""
-_CANCEL_TIMEOUT_S = 5.0
+_BEGIN_POLL_S = 0.05
 
 
 async def move_redis_atomic(job: Job) -> None:
-    """Move the slots of one pair in tasks of bounded size.
-
-    Raises:
-        NodeError: a task failed, with the engine's reason. It is cancelled: its slots are still the source's.
-    """
-    tally = job.tally
-    chunks = cut(slots_of(job.move.slots), job.sizes.bytes, chunk_bytes(tally.watch.max_rate_bytes_s))
-    for number, chunk in enumerate(chunks, start=1):
-        if tally.should_stop() or not await _one_task(job, chunk):
-            return
-        if number == len(chunks):
-            await job.turns.give(job.target.id)  # the next pair may begin while the source hears of it
-        await wait_agreed(job.ends, (job.source,), dict.fromkeys(chunk, job.target.id))
-        tally.add(chunk, job.target.id, *job.sizes.of(chunk))
-        await tally.pace()
+    """Move the slots of one pair. Raises NodeError; the slots of the task that failed are still the source's."""
+    await move_in_tasks(job, _one_task)
 
 
 async def _one_task(job: Job, chunk: tuple[int, ...]) -> bool:
-    """Run one task to its end; False: it was cancelled because the caller wants to stop."""
     task_id = ""
     try:
         task_id = await _begin(job, chunk)
@@ -73,7 +54,7 @@ async def _begin(job: Job, chunk: tuple[int, ...]) -> str:
             return str(reply)
         if "another ASM task" not in str(reply) or time.monotonic() > deadline:
             raise job.failure(chunk, str(reply))
-        await asyncio.sleep(_POLL_LAST_S)
+        await asyncio.sleep(_BEGIN_POLL_S)
 
 
 async def _watch(job: Job, task_id: str, chunk: tuple[int, ...]) -> bool:
@@ -89,19 +70,12 @@ async def _watch(job: Job, task_id: str, chunk: tuple[int, ...]) -> bool:
             job.target, "CLUSTER", "MIGRATION", "CANCEL", "ID", task_id
         ):  # with 0 it was too late: the task has come to its end
             return False
-        await asyncio.sleep(min(_POLL_LAST_S, _POLL_FIRST_S + (time.monotonic() - began) * _POLL_SHARE))
-
-
-def as_dictionary(reply: Reply) -> dict[str, Reply]:
-    """A map reply: RESP2 has it as a flat list of names and values."""
-    if isinstance(reply, dict):
-        return dict(reply)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
-    return dict(zip(reply[::2], reply[1::2], strict=True))
+        await asyncio.sleep(pause_s(began))
 
 
 async def _cancel(job: Job, task_id: str) -> None:
     """Over a fresh connection: the old one may have a request under way, or be gone."""
     with suppress(NodeError):
-        async with Ends(job.ends.login, timeout_s=_CANCEL_TIMEOUT_S) as fresh:
+        async with Ends(job.ends.login, timeout_s=CANCEL_TIMEOUT_S) as fresh:
             which = ("ID", task_id) if task_id else ("ALL",)
             await fresh.call(job.target, "CLUSTER", "MIGRATION", "CANCEL", *which)
