@@ -25,6 +25,11 @@ def version_of(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
+def atomic_since(engine_kind: str) -> tuple[int, int] | None:
+    """The first version of the engine that has atomic migration."""
+    return _ATOMIC_SINCE.get(engine_kind)
+
+
 def choose_mover(move: SlotMove, engine_kind: str) -> Mover:
     """An atomic mover where both ends know it, else the classic one."""
     since = _ATOMIC_SINCE.get(engine_kind)

@@ -15,8 +15,16 @@ from redisforge.redis.moving.ends import Ends
 async def open_slots(ends: Ends, source: NodeFacts, target: NodeFacts, slots: Sequence[int]) -> None:
     """Open slots. The target first: a source that sends clients to a target that does not expect them would send
     them in circles, because the target sends them back (MOVED). Raises ReplyError, NodeError."""
-    await ends.pipeline(target, [("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id) for slot in slots])
+    await expect_keys(ends, target, source, slots)
     await ends.pipeline(source, [("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id) for slot in slots])
+
+
+async def expect_keys(ends: Ends, node: NodeFacts, other: NodeFacts, slots: Sequence[int]) -> None:
+    """Have `node` import slots from `other`. It then serves commands with ASKING for them, and MIGRATE of their keys.
+
+    Raises ReplyError, NodeError.
+    """
+    await ends.pipeline(node, [("CLUSTER", "SETSLOT", slot, "IMPORTING", other.id) for slot in slots])
 
 
 async def hand_over(ends: Ends, source: NodeFacts, target: NodeFacts, slots: Sequence[int]) -> None:
