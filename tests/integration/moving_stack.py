@@ -26,6 +26,7 @@ from redisforge.model.secret import Secret
 from redisforge.model.slots import SLOT_COUNT, SlotRange, count
 from redisforge.model.topology import Engine, EngineKind, Persistence, RedisNode, RedisSettings, Role, User, UserRole
 from redisforge.redis.connection import Connection, Login
+from redisforge.redis.moving import mend_open_slots
 from redisforge.redis.observe import NodeAsker
 from redisforge.render.acl import render_users_acl
 from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
@@ -173,6 +174,10 @@ class Masters:
         password = PASSWORDS[UserRole.OPERATOR].reveal()
         return [self.engine.cli_path, *arguments, *tls], {**os.environ, "REDISCLI_AUTH": password}
 
+    async def mend(self) -> tuple[str, ...]:
+        """mend_open_slots of all nodes."""
+        return await mend_open_slots(list((await self.facts()).values()), self.login, self.kind)
+
     # --- formation ---
 
     async def _form(self) -> None:
@@ -190,6 +195,10 @@ class Masters:
     async def _answers(self, name: str) -> bool:
         assert self.processes[name].poll() is None, (self.folder / name / "log").read_text()[-2000:]
         return bool(await self.call(name, "PING") == "PONG")
+
+    async def all_answer(self) -> bool:
+        """All nodes answer and hold the cluster to be ok."""
+        return all(not node.problem and node.cluster_state == "ok" for node in (await self.facts()).values())
 
     async def all_agree(self) -> bool:
         """Everybody knows everybody, all slots are served, all see the same owners, and no slot is open."""

@@ -1,8 +1,8 @@
 """PURE: slots that an interrupted move left open, and how each is closed without losing a key.
 
-A classic move opens a slot on both sides: its owner S is *migrating* it to T, T is *importing* it from S. A crash of the
-tool, of a node, or a failover (a promoted replica does not know that a slot was open) leaves any part of that, with
-keys on either side. What holds in each state, and so what decides:
+A classic move opens a slot on both sides: its owner S is *migrating* it to T, T is *importing* it from S. A crash of
+the tool, of a node, or a failover (a promoted replica does not know that a slot was open) leaves any part of that,
+with keys on either side. What holds in each state, and so what decides:
 
 - While S is migrating, it answers for the keys that it has and sends clients to T for all others. What T has was
   written there or has arrived there, and S does not have it. Closing the slot at S would hide it. So once T holds a
@@ -33,7 +33,7 @@ KeyCounts = Mapping[str, int]
 
 
 class OpenSlot(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot that is open somewhere, claimed twice, or nobody's. Nodes are ids, of reachable masters but for `owner`."""
+    """A slot that is open somewhere, claimed twice, or nobody's. Nodes are ids; only `owner` may be out of reach."""
 
     slot: int
     owner: str = ""
