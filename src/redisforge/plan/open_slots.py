@@ -13,7 +13,8 @@ with keys on either side. What holds in each state, and so what decides:
 - A node that neither owns the slot nor is the other end of such a pair, but has it open and holds keys of it: they go
   to the owner, whose copy prevails.
 - A node that holds keys of a slot without having it open is left alone: engines with atomic migration remove the keys
-  of a slot in the background after it has left.
+  of a slot in the background after it has left. So if *both* ends were failed over during one move and forgot, what
+  the target had is not found here.
 
 Source: Redis Cluster specification, "Live reconfiguration"; redis.io "CLUSTER SETSLOT".
 """
@@ -25,8 +26,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from redisforge.model.facts import NodeFacts, PeerView
-from redisforge.model.slots import SLOT_COUNT
+from redisforge.model.slots import SLOT_COUNT, SlotRange, merge, subtract
 from redisforge.model.topology import Role
+
+_ALL = (SlotRange(0, SLOT_COUNT - 1),)
 
 KeyCounts = Mapping[str, int]
 """Keys of one slot by node id."""
@@ -78,45 +81,55 @@ class Blocked(msgspec.Struct, frozen=True):
 def find_open(nodes: Sequence[NodeFacts]) -> tuple[OpenSlot, ...]:
     """Every slot that needs attention, in order. Empty in a cluster where no move was interrupted."""
     masters = {node.id: node.myself for node in nodes if node.reachable and node.role is Role.MASTER and node.myself}
-    claims: dict[int, list[str]] = {}
-    for node_id, myself in masters.items():
-        for slot in _slots(myself):
-            claims.setdefault(slot, []).append(node_id)
-    migrating = [(slot, node, other) for node, myself in masters.items() for slot, other in myself.migrating]
-    importing = [(slot, node, other) for node, myself in masters.items() for slot, other in myself.importing]
-    elsewhere = _claimed_by_absent(nodes, masters)
-    unclaimed = [slot for slot in range(SLOT_COUNT) if slot not in claims and slot not in elsewhere]
-    wanted = {slot for slot, _, _ in (*migrating, *importing)}
-    wanted.update(slot for slot, claimants in claims.items() if len(claimants) > 1)
-    wanted.update(unclaimed if len(unclaimed) < SLOT_COUNT else ())
-    return tuple(
-        OpenSlot(
-            slot=slot,
-            owner=_newest(claims[slot], masters) if slot in claims else elsewhere.get(slot, ""),
-            claimants=tuple(sorted(claims.get(slot, ()))),
-            migrating=tuple((node, other) for number, node, other in migrating if number == slot),
-            importing=tuple((node, other) for number, node, other in importing if number == slot),
-        )
-        for slot in sorted(wanted)
+    absent = _absent_owners(nodes, masters)
+    wanted = {slot for myself in masters.values() for slot, _ in (*myself.migrating, *myself.importing)}
+    wanted.update(_claimed_twice(masters))
+    claimed = merge(r for peer in (*masters.values(), *absent) for r in peer.slots)
+    if claimed:  # else the cluster is not formed
+        wanted.update(slot for r in subtract(_ALL, claimed) for slot in range(r.first, r.last + 1))
+    return tuple(_open_slot(slot, masters, absent) for slot in sorted(wanted))
+
+
+def _open_slot(slot: int, masters: Mapping[str, PeerView], absent: Sequence[PeerView]) -> OpenSlot:
+    claimants = [node for node, myself in masters.items() if _has(myself, slot)]
+    elsewhere = max((peer for peer in absent if _has(peer, slot)), key=lambda peer: peer.config_epoch, default=None)
+    return OpenSlot(
+        slot=slot,
+        # With equal epochs the smaller id raises its own next and wins (cluster_legacy.c, epoch collision).
+        owner=min(claimants, key=lambda node: (-masters[node].config_epoch, node))
+        if claimants
+        else elsewhere.id
+        if elsewhere
+        else "",
+        claimants=tuple(sorted(claimants)),
+        migrating=tuple((node, to) for node, myself in masters.items() for n, to in myself.migrating if n == slot),
+        importing=tuple((node, of) for node, myself in masters.items() for n, of in myself.importing if n == slot),
     )
 
 
-def _slots(peer: PeerView) -> list[int]:
-    return [slot for current in peer.slots for slot in range(current.first, current.last + 1)]
+def _has(peer: PeerView, slot: int) -> bool:
+    return any(current.first <= slot <= current.last for current in peer.slots)
 
 
-def _newest(claimants: Sequence[str], masters: Mapping[str, PeerView]) -> str:
-    """With equal epochs the smaller id raises its own next and wins (cluster_legacy.c, epoch collision)."""
-    return min(claimants, key=lambda node: (-masters[node].config_epoch, node))
+def _claimed_twice(masters: Mapping[str, PeerView]) -> set[int]:
+    twice: set[int] = set()
+    last = -1
+    for current in sorted(r for myself in masters.values() for r in myself.slots):
+        twice.update(range(current.first, min(current.last, last) + 1))
+        last = max(last, current.last)
+    return twice
 
 
-def _claimed_by_absent(nodes: Sequence[NodeFacts], masters: Mapping[str, PeerView]) -> dict[int, str]:
-    """Slots that somebody sees with a node that does not answer: its id by slot, the newest claim of several."""
-    found: dict[int, tuple[int, str]] = {}
-    for peer in (peer for node in nodes if node.reachable for peer in node.peers if peer.id not in masters):
-        for slot in _slots(peer):
-            found[slot] = max(found.get(slot, (-1, "")), (peer.config_epoch, peer.id))
-    return {slot: node_id for slot, (_, node_id) in found.items()}
+def _absent_owners(nodes: Sequence[NodeFacts], masters: Mapping[str, PeerView]) -> list[PeerView]:
+    """Nodes that do not answer as masters, as others see them with slots."""
+    answering = {node.id for node in nodes if node.reachable}
+    return [
+        peer
+        for node in nodes
+        if node.reachable
+        for peer in node.peers
+        if peer.slots and peer.id not in masters and peer.id not in answering
+    ]
 
 
 def decide(slot: OpenSlot, nodes: Sequence[NodeFacts], keys: KeyCounts) -> Mending | Blocked | None:
