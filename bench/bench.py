@@ -10,22 +10,18 @@ import argparse
 import asyncio
 import json
 import os
-import random
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from bench_moving import moving
+from figure import Figure
+from nodes import ports, started_nodes, until_ok
 from redisforge.config.load import load
-from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
-from redisforge.fleet.ports import bind_problem
 from redisforge.model.facts import EndpointFacts, Facts, NodeFacts
 from redisforge.model.slots import SLOT_COUNT, SlotRange, merge
 from redisforge.model.topology import Host, Topology
@@ -33,31 +29,11 @@ from redisforge.plan.balance import Holder, after, balance, distance, rounds
 from redisforge.plan.bring_up import Wishes, next_phase
 from redisforge.plan.placement import place, split_slots
 from redisforge.plan.predict import apply, settle
-from redisforge.redis.connection import Connection
-from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster
-from redisforge.runbooks.units import Programs, build_units, certificate_names
-from redisforge.security.certificates import ensure_certificates
-from redisforge.security.secrets import resolve_credentials
 
 COMMAND = (sys.executable, "-m", "redisforge")
 PLAN_SHARDS = 1000
 PLAN_REPLICAS = 2
 FORMED_SHARDS = 100
-
-
-class Figure(NamedTuple):
-    """One measured figure. `limit` in the unit of `value`; None: reported, not judged."""
-
-    name: str
-    value: float
-    unit: str
-    limit: float | None
-    tries: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether it keeps its limit."""
-        return self.limit is None or self.value <= self.limit
 
 
 def main() -> int:
@@ -68,15 +44,13 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="redisforge-bench-") as folder:
         figures = [*planner(options.tries), *help_time(options.tries), *life(Path(folder), options.tries)]
+        figures += moving(Path(folder), options.tries)
     load_average = os.getloadavg()[0]
     if options.json:
         print(json.dumps({"load": load_average, "figures": [{**f._asdict(), "ok": f.ok} for f in figures]}, indent=1))
     else:
         for figure in figures:
-            limit = "" if figure.limit is None else f"limit {figure.limit:g}"
-            share = "" if figure.limit is None else f"{figure.value / figure.limit:6.0%} of it"
-            verdict = "     " if figure.limit is None else "ok   " if figure.ok else "OVER "
-            print(f"{verdict}{figure.name:<58}{figure.value:8.3f} {figure.unit:<3} {limit:<11}{share}")
+            print(figure)
         print(f"median of {options.tries} tries each; {os.cpu_count()} cores, load average {load_average:.2f}")
     return 0 if all(figure.ok for figure in figures) else 1
 
@@ -206,78 +180,6 @@ def create_with_redis_cli(config: Path, home: Path) -> tuple[float, float]:
         ended = time.perf_counter() - began
         asyncio.run(until_ok(cluster))
         return ended, time.perf_counter() - began
-
-
-@contextmanager
-def started_nodes(topology: Topology, home: Path) -> Generator[tuple[Cluster, str]]:
-    """The nodes of `topology`, started and blank, without an Envoy; past their first two seconds."""
-    layout = cluster_layout(home, topology.name)
-    Path(layout.folder).mkdir(parents=True)
-    cache = cache_folder(os.environ)
-    engine = ensure_engine(topology.engine, cache, lambda _: None, os.environ)
-    envoy = ensure_envoy(topology.envoy.version, topology.envoy.path, cache, lambda _: None, os.environ)
-    credentials, _ = resolve_credentials(topology, {}, layout)
-    ensure_certificates(layout, certificate_names(topology), topology.tls, datetime.now(UTC))
-    units = build_units(topology, layout, credentials, Programs(engine, envoy))
-    cluster = make_cluster(topology, layout, credentials)
-    names = [node.name for node in topology.nodes]
-    try:
-        asyncio.run(cluster.runtime.start([units[name] for name in names], permit_blank=names))
-        asyncio.run(until_old(cluster))
-        yield cluster, engine.cli_path
-    finally:
-        asyncio.run(cluster.runtime.stop(names))
-        shutil.rmtree(home)
-
-
-async def until_old(cluster: Cluster) -> None:
-    """Wait until every node has run for three seconds: then the delay of a fresh master is behind it."""
-    await asyncio.gather(*(until(cluster, n, "INFO", lambda info: uptime_s(info) >= 3) for n in cluster.topology.nodes))
-
-
-async def until_ok(cluster: Cluster) -> None:
-    """Wait until every node holds the cluster to be ok."""
-    is_ok: Callable[[str], bool] = lambda info: "cluster_state:ok" in info  # noqa: E731
-    await asyncio.gather(*(until(cluster, n, "CLUSTER INFO", is_ok) for n in cluster.topology.nodes))
-
-
-async def until(cluster: Cluster, node: object, question: str, holds: Callable[[str], bool]) -> None:
-    """Ask a node until its answer is as wanted, for at most 30 s."""
-    from redisforge.errors import NodeError
-    from redisforge.model.topology import RedisNode
-
-    assert isinstance(node, RedisNode)
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            async with await Connection.open(
-                (node.address, node.port), cluster.operator_login(), timeout_s=2
-            ) as connection:
-                while not holds(str(await connection.call(*question.split()))):
-                    if time.monotonic() > deadline:
-                        raise SystemExit(f"{node.name} did not get there within 30 s")
-                    await asyncio.sleep(0.01)
-                return
-        except NodeError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.02)
-
-
-def uptime_s(info: str) -> int:
-    """uptime_in_seconds of an answer to INFO."""
-    return int(info.partition("uptime_in_seconds:")[2].partition("\r")[0])
-
-
-def ports() -> str:
-    """The port options of a block of free ports, as YAML."""
-    for first in random.sample(range(20000, 30000, 200), 50):
-        wanted = [*range(first, first + 6), *range(first + 10000, first + 10006), *range(first + 100, first + 106)]
-        if not any(bind_problem("127.0.0.1", port) for port in wanted):
-            names = ("primary", "primary-resp3", "reader", "pubsub")
-            endpoints = ", ".join(f"{name}: {{port: {first + 100 + n}}}" for n, name in enumerate(names))
-            return f"ports: {{redis: {first}}}\nenvoy: {{admin_port: {first + 105}}}\nendpoints: {{{endpoints}}}\n"
-    raise SystemExit("no free block of ports")
 
 
 def run(*arguments: str, variables: dict[str, str] | None = None) -> None:

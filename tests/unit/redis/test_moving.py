@@ -1,0 +1,134 @@
+"""The pure parts of moving slots: which mover, in which pieces, and what is reported."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redisforge.model.facts import NodeFacts
+from redisforge.model.secret import Secret
+from redisforge.model.slots import SlotRange
+from redisforge.redis.connection import Login
+from redisforge.redis.moving import MoveProgress, MoveWatch, SlotMove
+from redisforge.redis.moving.chunks import CHUNK_BYTES, choose_mover, chunk_bytes, cut, ranges_of, slots_of
+from redisforge.redis.moving.ends import Ends
+from redisforge.redis.moving.keys import Key, groups, migrate_command, volleys
+from redisforge.redis.moving.moves import by_pair
+from redisforge.redis.moving.tally import Tally
+
+
+def node(name: str, version: str = "8.6.3") -> NodeFacts:
+    return NodeFacts(name=name, address="10.0.0.1", port=7000, id=f"id-{name}", version=version)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "target", "mover"),
+    [
+        ("redis", "8.6.3", "8.4.0", "redis-atomic"),
+        ("redis", "8.6.3", "8.2.1", "classic"),
+        ("redis", "7.0.15", "8.6.3", "classic"),
+        ("redis", "10.0.0", "8.10.1", "redis-atomic"),
+        ("valkey", "9.1.2", "9.0.0", "valkey-atomic"),
+        ("valkey", "9.1.2", "8.1.0", "classic"),
+        ("redis", "", "8.6.3", "classic"),
+        ("other", "9.9.9", "9.9.9", "classic"),
+    ],
+)
+def test_an_atomic_mover_needs_both_ends(kind: str, source: str, target: str, mover: str) -> None:
+    assert choose_mover(SlotMove(node("a", source), node("b", target), ()), kind) == mover
+
+
+@given(
+    st.lists(st.integers(0, 16383), unique=True, max_size=60).map(sorted),
+    st.lists(st.floats(0, 100), min_size=60, max_size=60),
+    st.floats(1, 500),
+)
+def test_pieces_hold_every_slot_once_and_keep_their_limit(slots: list[int], sizes: list[float], limit: float) -> None:
+    size_of = dict(zip(slots, sizes, strict=False))
+    pieces = cut(slots, size_of, limit)
+    assert [slot for piece in pieces for slot in piece] == slots
+    for piece in pieces:
+        assert len(piece) == 1 or sum(size_of[slot] for slot in piece) <= limit * (1 + 1e-9)
+    for piece, after in zip(pieces, pieces[1:], strict=False):  # none is cut off earlier than it must be
+        assert sum(size_of[slot] for slot in (*piece, after[0])) > limit * (1 - 1e-9)
+
+
+def test_slots_and_ranges() -> None:
+    assert slots_of((SlotRange(3, 5), SlotRange(9, 9))) == [3, 4, 5, 9]
+    assert ranges_of([3, 4, 5, 9]) == (SlotRange(3, 5), SlotRange(9, 9))
+
+
+def test_a_bounded_rate_makes_smaller_pieces() -> None:
+    assert chunk_bytes(None) == CHUNK_BYTES
+    assert chunk_bytes(1000.0) == 1000
+    assert chunk_bytes(0.5) == 1
+    assert chunk_bytes(1e12) == CHUNK_BYTES
+
+
+def test_moves_of_a_pair_are_joined_and_the_largest_comes_first() -> None:
+    a, b, c = node("a"), node("b"), node("c")
+    moves = [
+        SlotMove(a, b, (SlotRange(0, 4),)),
+        SlotMove(a, c, (SlotRange(20, 99),)),
+        SlotMove(a, b, (SlotRange(5, 9),)),
+        SlotMove(b, c, ()),
+    ]
+    assert by_pair(moves) == [SlotMove(a, c, (SlotRange(20, 99),)), SlotMove(a, b, (SlotRange(0, 9),))]
+
+
+@given(st.lists(st.integers(0, 3_000_000), max_size=400))
+def test_groups_hold_every_key_once_and_are_bounded(sizes: list[int]) -> None:
+    keys = [Key(str(number).encode(), size) for number, size in enumerate(sizes)]
+    made = list(groups(keys))
+    assert [key for group in made for key in group] == keys
+    assert all(len(group) == 1 or sum(key.size_bytes for key in group) <= 1024 * 1024 for group in made)
+    assert all(len(group) <= 100 for group in made)
+    sent = list(volleys(made))
+    assert [group for volley in sent for group in volley] == made
+    assert all(len(volley) <= 8 for volley in sent)
+
+
+def test_migrate_says_who_logs_in_and_what_wins() -> None:
+    login = Login(user="operator", password=Secret("word"))
+    keys = [Key(b"a", 1), Key(b"b\xff", 1)]
+    command = migrate_command(Ends(login), node("b"), keys, replace=True)
+    assert command == (
+        "MIGRATE", "10.0.0.1", 7000, "", 0, 5000, "REPLACE", "AUTH2", "operator", "word", "KEYS", b"a", b"b\xff",
+    )  # fmt: skip
+    plain = migrate_command(Ends(Login(password=Secret("word"))), node("b"), keys[:1], replace=False)
+    assert plain[6:] == ("AUTH", "word", "KEYS", b"a")
+    assert migrate_command(Ends(Login()), node("b"), keys[:1], replace=False)[6:] == ("KEYS", b"a")
+
+
+def test_progress_tells_rate_and_time_left() -> None:
+    progress = MoveProgress(
+        slots_done=10, slots_total=40, keys_done=1, keys_total=2, bytes_done=100, bytes_total=300, elapsed_s=2.0
+    )
+    assert progress.rate_bytes_s == 50.0
+    assert progress.left_s == 4.0
+
+
+def test_time_left_of_slots_without_a_byte_goes_by_slots() -> None:
+    progress = MoveProgress(
+        slots_done=10, slots_total=40, keys_done=0, keys_total=0, bytes_done=0, bytes_total=0, elapsed_s=2.0
+    )
+    assert progress.left_s == 6.0
+
+
+def test_nothing_is_said_of_the_time_left_before_the_first_byte() -> None:
+    progress = MoveProgress(
+        slots_done=0, slots_total=40, keys_done=0, keys_total=9, bytes_done=0, bytes_total=9, elapsed_s=0.0
+    )
+    assert progress.left_s is None
+    assert progress.rate_bytes_s == 0.0
+
+
+def test_a_wish_to_stop_is_remembered_and_a_failure_stops_the_others_too() -> None:
+    wishes = iter([False, True, False, False])
+    tally = Tally(MoveWatch(stop_requested=lambda: next(wishes)), 1)
+    assert [tally.should_stop() for _ in range(3)] == [False, True, True]
+    failed = Tally(MoveWatch(), 1)
+    failed.failed = True
+    assert failed.should_stop()
+    assert not failed.stopped
