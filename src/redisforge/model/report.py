@@ -92,6 +92,32 @@ class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[CheckResult, ...]
 
 
+class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients noticed of a verb (`--probe`).
+
+    A gap is the longest time between two successes of one client. `error_window_ms` is the time from the first to the
+    last error. `lost`: acknowledged writes that are not there at the end. `first_errors` and `first_lost` are words.
+    """
+
+    longest_gap_ms: float
+    errors: int
+    error_window_ms: float
+    writes: int
+    reads: int
+    lost: int
+    seconds: float
+    first_errors: tuple[str, ...] = ()
+    first_lost: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        window = f" within {self.error_window_ms:.0f} ms" if self.errors > 1 else ""
+        return (
+            f"clients: longest gap {self.longest_gap_ms:.0f} ms, {self.errors} errors{window}, "
+            f"{self.lost} acknowledged writes lost ({self.writes} writes, {self.reads} reads)"
+        )
+
+
 class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a verb did to a running cluster. `phases` are (title, seconds); none: nothing had to change."""
 
