@@ -210,3 +210,24 @@ def test_it_ends_with_a_verb_that_is_killed(shared: Cluster, tmp_path: Path) -> 
     until(lambda: not is_alive(pid), "the end of the probe", 10)
     assert "probe_process" in seen
     assert shared.passwords()["REDIS_ACL_PASS"] not in seen
+
+
+def test_a_verb_reports_what_clients_noticed(shared: Cluster) -> None:
+    result = shared.run("restart", "redis-6", "--probe", "--json")
+
+    assert result.status == 0, str(result)
+    probe = result.json()["probe"]
+    assert (probe["errors"], probe["lost"], probe["notices"]) == (0, 0, [])
+    assert probe["writes"] > 0
+
+
+def test_a_verb_stops_at_a_safe_point_when_the_budget_is_exceeded(fresh: Cluster) -> None:
+    """A budget of a millisecond is exceeded by every client; the nodes are left as they are between two phases."""
+    result = fresh.run("restart", "--abort-over", "1")
+
+    assert result.status == 15, str(result)
+    assert "1 ms were allowed" in result.stderr
+    assert "clients: longest gap" in result.stderr
+    assert fresh.is_healthy()
+    assert fresh.run("restart", "redis-4", "--abort-over", "60000").status == 0
+    assert fresh.is_healthy()

@@ -119,7 +119,10 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verb did to a running cluster. `phases` are (title, seconds); none: nothing had to change."""
+    """What a verb did to a running cluster. `phases` are (title, seconds); none: nothing had to change.
+
+    `probe` is what clients noticed, with `--probe` or `--abort-over`.
+    """
 
     verb: str
     cluster: str
@@ -127,3 +130,4 @@ class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
     phases: tuple[tuple[str, float], ...]
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
+    probe: ProbeReport | None = None
