@@ -131,3 +131,44 @@ class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
     probe: ProbeReport | None = None
+
+
+class LockReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge lock status --json`. Free: the other fields are empty, or those of a holder that died.
+
+    `alive`: the process that wrote the file still lives. `seconds`: for how long the lock has been held.
+    """
+
+    cluster: str
+    held: bool
+    user: str = ""
+    host: str = ""
+    pid: int | None = None
+    verb: str = ""
+    since: str = ""
+    alive: bool = False
+    seconds: float | None = None
+    note: str = ""
+
+
+class AuditLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the journal. Lines of one run have the same `run`; `event` is begin, step, phase, probe or end."""
+
+    at: str
+    user: str = ""
+    pid: int = 0
+    run: str = ""
+    verb: str = ""
+    event: str = ""
+    what: str = ""
+    result: str = ""
+    seconds: float | None = None
+    arguments: tuple[str, ...] = ()
+
+
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge audit --json`, oldest line first. `notices` say what could not be read."""
+
+    cluster: str
+    lines: tuple[AuditLine, ...]
+    notices: tuple[str, ...] = ()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from redisforge.errors import RedisForgeError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.lock import cluster_lock
@@ -70,11 +69,10 @@ def change(cluster: Cluster, verb: Verb, allowance: Allowance, progress: Progres
         try:
             report = asyncio.run(_carry_out(cluster, verb, allowance, journal, progress))
         except BaseException as error:
-            result = error.what if isinstance(error, RedisForgeError) else type(error).__name__
-            journal.write("end", what=verb.what, result=f"stopped: {result}", seconds=time.monotonic() - began)
+            journal.write_end(error, what=verb.what, seconds=time.monotonic() - began)
             raise
         seconds = time.monotonic() - began
-        journal.write("end", what=verb.what, result="ok", seconds=seconds)
+        journal.write_end(what=verb.what, seconds=seconds)
     return msgspec.structs.replace(report, seconds=round(seconds, 3))
 
 
