@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 from redisforge import errors
 from redisforge.cli.main import app
 from redisforge.config.reference import environment_markdown, example_yaml, json_schema_text, reference_markdown
-from redisforge.model.report import SmokeReport, StatusReport, Survival
+from redisforge.model.report import AuditReport, ChangeReport, LockReport, SmokeReport, StatusReport, Survival
 from redisforge.model.steps import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,8 @@ _CLI_INTRO = """\
 
 `redisforge COMMAND --help` prints the same. `--json` is there on every verb that reports. What the exit statuses
 mean: [exit-codes.md](exit-codes.md). The documents that `--json` prints: [status](status.schema.json),
-[test-cluster](test-cluster.schema.json), [simulate](simulate.schema.json), [--dry-run](plan.schema.json).
+[test-cluster](test-cluster.schema.json), [simulate](simulate.schema.json), [--dry-run](plan.schema.json),
+[changes](change.schema.json), [lock status](lock.schema.json), [audit](audit.schema.json).
 
 This page is generated from the program itself."""
 
@@ -60,6 +61,9 @@ def generated_files() -> dict[Path, str]:
         "status.schema.json": document_schema(StatusReport, "redisforge status --json"),
         "test-cluster.schema.json": document_schema(SmokeReport, "redisforge test-cluster --json"),
         "simulate.schema.json": document_schema(Survival, "redisforge simulate --json"),
+        "change.schema.json": document_schema(ChangeReport, "--json of verbs that change a running cluster"),
+        "lock.schema.json": document_schema(LockReport, "redisforge lock status --json"),
+        "audit.schema.json": document_schema(AuditReport, "redisforge audit --json"),
         "plan.schema.json": document_schema(Plan, "--dry-run --json"),
         "exit-codes.md": exit_codes_markdown(),
         "cli.md": cli_markdown(),

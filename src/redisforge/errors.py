@@ -13,7 +13,8 @@
     ├── UnitError             11   a process did not start or keeps dying
     ├── NodeError             12   a Redis node or an Envoy cannot be reached or answered with an error
     ├── UnhealthyError        13   the verb ran and found problems (status --check, test-cluster)
-    └── NotFoundError         14   no such cluster, unit, endpoint or node
+    ├── NotFoundError         14   no such cluster, unit, endpoint or node
+    └── AbortedError          15   stopped at a safe point: clients noticed more than --abort-over allows
 
 Each error says what failed, where, why, and what to do next. The number is the exit status of the
 command; 130 is an interruption (Ctrl-C). `docs/reference/exit-codes.md` is generated from this module.
@@ -151,6 +152,13 @@ class NotFoundError(RedisForgeError):
 
     exit_status = 14
     summary = "no such cluster, unit, endpoint or node"
+
+
+class AbortedError(RedisForgeError):
+    """The verb stopped at a safe point because clients noticed more of it than was allowed."""
+
+    exit_status = 15
+    summary = "stopped at a safe point: the client-visible budget was exceeded"
 
 
 INTERRUPTED_EXIT_STATUS = 130

@@ -107,3 +107,9 @@ def show(report: ChangeReport) -> None:
         typer.echo(f"{report.cluster}: {report.verb} {report.what}: nothing to do")
     for notice in report.notices:
         typer.echo(f"  {notice}")
+    if report.probe:
+        probe = report.probe
+        lost = [f"lost: {text}" for text in probe.first_lost]
+        errors = [f"error: {text}" for text in probe.first_errors]
+        for line in (str(probe), *probe.notices, *lost, *errors):
+            typer.echo(f"  {line}")

@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 from redisforge import __version__
-from redisforge.cli import binaries, certs, change, config, connect, formation, lifecycle, logs, simulate, smoke, status
+from redisforge.cli import (
+    audit,
+    binaries,
+    certs,
+    change,
+    config,
+    connect,
+    formation,
+    lifecycle,
+    lock,
+    logs,
+    simulate,
+    smoke,
+    status,
+)
 from redisforge.errors import INTERRUPTED_EXIT_STATUS, RedisForgeError
 
 app = typer.Typer(
@@ -22,7 +36,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for door in (lifecycle, change, status, simulate, connect, smoke, logs, config, formation, certs, binaries):
+for door in (
+    lifecycle,
+    change,
+    status,
+    simulate,
+    connect,
+    smoke,
+    logs,
+    lock,
+    audit,
+    config,
+    formation,
+    certs,
+    binaries,
+):
     door.register(app)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from redisforge.model.layout import ClusterLayout
     from redisforge.runbooks.cluster import Cluster
 
 ClusterOption = Annotated[
@@ -43,3 +44,10 @@ def the_cluster(name: str | None) -> Cluster:
     from redisforge.runbooks.cluster import declared_name, home_folder, open_cluster
 
     return open_cluster(home_folder(os.environ), name or declared_name(Path.cwd()))
+
+
+def the_layout(name: str | None) -> ClusterLayout:
+    """The folder of the cluster that is meant, chosen as `the_cluster` does; it need not have come up."""
+    from redisforge.runbooks.cluster import declared_name, existing_layout, home_folder
+
+    return existing_layout(home_folder(os.environ), name or declared_name(Path.cwd()))

@@ -92,14 +92,85 @@ class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[CheckResult, ...]
 
 
+class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients noticed of a verb (`--probe`).
+
+    A gap is the longest time between two successes of one client. `error_window_ms` is the time from the first to the
+    last error. `lost`: acknowledged writes that are not there at the end. `first_errors` and `first_lost` are words.
+    """
+
+    longest_gap_ms: float
+    errors: int
+    error_window_ms: float
+    writes: int
+    reads: int
+    lost: int
+    seconds: float
+    first_errors: tuple[str, ...] = ()
+    first_lost: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        window = f" within {self.error_window_ms:.0f} ms" if self.errors > 1 else ""
+        return (
+            f"clients: longest gap {self.longest_gap_ms:.0f} ms, {self.errors} errors{window}, "
+            f"{self.lost} acknowledged writes lost ({self.writes} writes, {self.reads} reads)"
+        )
+
+
 class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verb did to a running cluster. `phases` are (title, seconds); none: nothing had to change."""
+    """What a verb did to a running cluster. `phases` are (title, seconds); none: nothing had to change.
+
+    `probe` is what clients noticed, with `--probe` or `--abort-over`.
+    """
 
     verb: str
     cluster: str
     what: str
     phases: tuple[tuple[str, float], ...]
     seconds: float = 0.0
+    notices: tuple[str, ...] = ()
+    probe: ProbeReport | None = None
+
+
+class LockReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge lock status --json`. Free: the other fields are empty, or those of a holder that died.
+
+    `alive`: the process that wrote the file still lives. `seconds`: for how long the lock has been held.
+    """
+
+    cluster: str
+    held: bool
+    user: str = ""
+    host: str = ""
+    pid: int | None = None
+    verb: str = ""
+    since: str = ""
+    alive: bool = False
+    seconds: float | None = None
+    note: str = ""
+
+
+class AuditLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the journal. Lines of one run have the same `run`; `event` is begin, step, phase, probe or end."""
+
+    at: str
+    user: str = ""
+    pid: int = 0
+    run: str = ""
+    verb: str = ""
+    event: str = ""
+    what: str = ""
+    result: str = ""
+    seconds: float | None = None
+    arguments: tuple[str, ...] = ()
+
+
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge audit --json`, oldest line first. `notices` say what could not be read."""
+
+    cluster: str
+    lines: tuple[AuditLine, ...]
     notices: tuple[str, ...] = ()
 
 

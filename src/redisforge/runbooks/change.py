@@ -12,15 +12,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from redisforge.errors import RedisForgeError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.lock import cluster_lock
 from redisforge.model.facts import Facts
-from redisforge.model.report import ChangeReport
+from redisforge.model.report import ChangeReport, ProbeReport
 from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
@@ -32,6 +32,9 @@ from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.run import Progress, Runner
 from redisforge.runbooks.units import Programs, build_units
+
+if TYPE_CHECKING:
+    from redisforge.runbooks.client_probe import ClientProbe
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,11 +69,10 @@ def change(cluster: Cluster, verb: Verb, allowance: Allowance, progress: Progres
         try:
             report = asyncio.run(_carry_out(cluster, verb, allowance, journal, progress))
         except BaseException as error:
-            result = error.what if isinstance(error, RedisForgeError) else type(error).__name__
-            journal.write("end", what=verb.what, result=f"stopped: {result}", seconds=time.monotonic() - began)
+            journal.write_end(error, what=verb.what, seconds=time.monotonic() - began)
             raise
         seconds = time.monotonic() - began
-        journal.write("end", what=verb.what, result="ok", seconds=seconds)
+        journal.write_end(what=verb.what, seconds=seconds)
     return msgspec.structs.replace(report, seconds=round(seconds, 3))
 
 
@@ -90,14 +92,53 @@ async def _carry_out(
     cluster: Cluster, verb: Verb, allowance: Allowance, journal: Journal, progress: Progress
 ) -> ChangeReport:
     units = prepared_units(cluster, os.environ, progress) if verb.needs_units else {}
-    control = Control(progress)
     async with Observer(cluster, with_listing=True) as observer:
         facts = await observer.look(fresh_units=True)
         planner = verb.planner(cluster.topology, facts)
         runner = Runner(cluster, observer, units, journal, progress)
-        with control.listening():
-            phases, _ = await converge(runner, planner, facts, control.safe_point)
-    return ChangeReport(verb=verb.name, cluster=cluster.topology.name, what=verb.what, phases=phases)
+        async with _Watch(cluster, allowance, journal, progress) as watch:
+            control = Control(progress, watch.check)
+            with control.listening():
+                phases, _ = await converge(runner, planner, facts, control.safe_point)
+    return ChangeReport(
+        verb=verb.name, cluster=cluster.topology.name, what=verb.what, phases=phases, probe=watch.report
+    )
+
+
+class _Watch:
+    """The probe of a verb, if it is wanted; however the verb ends, what clients noticed is told and kept."""
+
+    def __init__(self, cluster: Cluster, allowance: Allowance, journal: Journal, progress: Progress) -> None:
+        self._limit_ms = allowance.abort_over_ms
+        self._journal = journal
+        self._progress = progress
+        self._probe: ClientProbe | None = None
+        if allowance.probe or allowance.abort_over_ms is not None:
+            from redisforge.runbooks.client_probe import ClientProbe
+
+            self._probe = ClientProbe(cluster)
+        self.report: ProbeReport | None = None
+
+    def check(self) -> None:
+        """For safe points. Raises AbortedError."""
+        if self._probe and self._limit_ms is not None:
+            self._probe.check_budget(self._limit_ms)
+
+    async def __aenter__(self) -> _Watch:
+        if self._probe:
+            await self._probe.__aenter__()
+        return self
+
+    async def __aexit__(self, *ended: Any) -> None:
+        if self._probe is None:
+            return
+        try:
+            self.report = await self._probe.finish()
+            self._journal.write("probe", what=str(self.report), result="ok", seconds=self.report.seconds)
+            if ended[0]:  # else the verb's report says it
+                self._progress(str(self.report))
+        finally:
+            await self._probe.__aexit__(*ended)
 
 
 def prepared_units(cluster: Cluster, environment: Mapping[str, str], progress: Progress) -> dict[str, Unit]:

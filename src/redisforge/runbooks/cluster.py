@@ -121,6 +121,25 @@ def cluster_names(home: Path) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in (home / "clusters").glob("*/topology.json")))
 
 
+def existing_layout(home: Path, name: str | None) -> ClusterLayout:
+    """The folder of the cluster called `name`; without a name, the only one. It need not have come up yet.
+
+    Raises:
+        NotFoundError: none of that name, or several and none named.
+    """
+    names = sorted(path.name for path in (home / "clusters").glob("*") if path.is_dir())
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name not in names:
+        raise NotFoundError(
+            f"no cluster called {name!r}" if name else "which cluster?" if names else "there is no cluster yet",
+            where=str(home),
+            why=f"clusters here: {', '.join(names) or 'none'}",
+            next_step="name one with --cluster NAME; REDISFORGE_HOME selects another folder",
+        )
+    return cluster_layout(home, name or "")
+
+
 def make_cluster(topology: Topology, layout: ClusterLayout, credentials: Credentials) -> Cluster:
     """A Cluster of this machine."""
     transport = LocalTransport()

@@ -42,7 +42,13 @@ def down(cluster: Cluster, progress: Progress, *, purge: bool = False) -> Lowere
     layout = cluster.layout
     with cluster_lock(Path(layout.lock), "down --purge" if purge else "down"):
         journal = Journal(Path(layout.journal), verb="down", user=getpass.getuser())
-        stopped = asyncio.run(_stop_all(cluster, journal, progress))
+        journal.write("begin", what=cluster.topology.name)
+        try:
+            stopped = asyncio.run(_stop_all(cluster, journal, progress))
+        except BaseException as error:
+            journal.write_end(error, what=cluster.topology.name, seconds=time.monotonic() - began)
+            raise
+        journal.write_end(what=cluster.topology.name, seconds=time.monotonic() - began)
         if purge:
             _purge(Path(layout.folder))
             progress(f"deleted {layout.folder}")

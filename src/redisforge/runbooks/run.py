@@ -106,8 +106,15 @@ class Runner:
         for step in steps:
             began = time.monotonic()
             self.gave_slots = self.gave_slots or isinstance(step, AssignSlots)
-            await self._worker.do(step, facts)
-            self._journal.write("step", what=str(step), result="ok", seconds=time.monotonic() - began)
+            result = "interrupted"
+            try:
+                await self._worker.do(step, facts)
+                result = "ok"
+            except RedisForgeError as error:
+                result = f"{type(error).__name__}: {error.what}"
+                raise
+            finally:
+                self._journal.write("step", what=str(step), result=result, seconds=time.monotonic() - began)
 
     async def _start(self, steps: Sequence[StartUnit]) -> None:
         began = time.monotonic()

@@ -91,7 +91,11 @@ def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Pro
             cluster, units, programs = _prepare(wanted, layout, environment, progress)
             journal = Journal(Path(layout.journal), verb="up", user=getpass.getuser())
             journal.write("begin", what=wanted.topology.name)
-            phases, smoke = asyncio.run(_converge(_Site(cluster, fresh), units, wanted, journal, progress))
+            try:
+                phases, smoke = asyncio.run(_converge(_Site(cluster, fresh), units, wanted, journal, progress))
+            except BaseException as error:
+                journal.write_end(error, what=wanted.topology.name, seconds=time.monotonic() - began)
+                raise
         except BaseException:
             if not existed and not Path(layout.units).exists():
                 _take_back_folder(layout)

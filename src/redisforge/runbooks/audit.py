@@ -1,0 +1,102 @@
+"""`audit`: the journal as it was written, by whom, when, what and how it went."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from redisforge.errors import HostError, UsageError
+from redisforge.fleet.journal import rotated
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.report import AuditLine, AuditReport
+
+_AGO = re.compile(r"(\d+)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LINE_LIMIT_BYTES = 1 << 20
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs are wanted: the last so many (0: all), of one verb (empty: any), begun at or after a time."""
+
+    last: int = 0
+    verb: str = ""
+    since: datetime | None = None
+
+
+def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
+    """The lines of the wanted runs, oldest first. Lines that are torn or none of ours are passed over and counted.
+
+    Raises:
+        HostError: the journal is there and cannot be read.
+    """
+    runs: dict[str, list[AuditLine]] = {}
+    passed_over = 0
+    for line in _lines(Path(layout.journal)):
+        entry = _decoded(line)
+        if entry is None:
+            passed_over += 1
+            continue
+        run = entry.run or f"{entry.verb}-{entry.pid}"
+        if run in runs:
+            runs[run].append(entry)
+        elif _is_wanted(entry, wanted):
+            runs[run] = [entry]
+            if wanted.last and len(runs) > wanted.last:
+                runs.pop(next(iter(runs)))
+    notices = (f"{passed_over} lines of the journal cannot be read and are passed over",) if passed_over else ()
+    lines = tuple(line for entries in runs.values() for line in entries)
+    return AuditReport(cluster=Path(layout.folder).name, lines=lines, notices=notices)
+
+
+def parse_time(text: str, now: datetime) -> datetime:
+    """`2026-05-01`, `2026-05-01T10:30` (local time unless it has a zone), or how long ago: `90m`, `12h`, `7d`.
+
+    Raises:
+        UsageError: none of these.
+    """
+    try:
+        if ago := _AGO.fullmatch(text.strip().lower()):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"not a time: {text!r}",
+            next_step="write 2026-05-01, 2026-05-01T10:30, or how long ago: 90m, 12h, 7d",
+        ) from error
+
+
+def _is_wanted(entry: AuditLine, wanted: Selection) -> bool:
+    if wanted.verb and entry.verb != wanted.verb:
+        return False
+    return wanted.since is None or _time_of(entry) >= wanted.since
+
+
+def _time_of(entry: AuditLine) -> datetime:
+    return datetime.fromisoformat(entry.at).astimezone(UTC)
+
+
+def _decoded(line: bytes) -> AuditLine | None:
+    try:
+        entry = msgspec.json.decode(line, type=AuditLine)
+        _time_of(entry)
+    except (ValueError, OverflowError):  # msgspec's errors are ValueErrors too
+        return None
+    return entry
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines of the older file, then of the present one; a line without an end is bounded."""
+    for file in (rotated(path), path):
+        try:
+            with file.open("rb") as stream:
+                while line := stream.readline(_LINE_LIMIT_BYTES):
+                    if line.strip():
+                        yield line
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise HostError("the journal cannot be read", where=str(file), why=error.strerror or str(error)) from error

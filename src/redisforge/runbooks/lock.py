@@ -1,0 +1,119 @@
+"""`lock status` and `lock release`: who operates on a cluster, and how to stop them.
+
+A dead holder needs no release: the kernel has taken its lock back. A living one is asked to stop (SIGINT), which it
+does at a clean point; --force kills it, and the same verb goes on from there when it is run again.
+"""
+
+from __future__ import annotations
+
+import getpass
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+
+from redisforge.errors import GateError, HostError
+from redisforge.fleet.journal import Journal
+from redisforge.fleet.lock import LockHolder, LockState, await_release, end_holder, is_same_process, lock_state
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.report import LockReport
+from redisforge.runbooks.run import Progress
+
+_KILL_PATIENCE_S = 10.0
+
+
+def lock_report(layout: ClusterLayout) -> LockReport:
+    """Who holds the lock now."""
+    path = Path(layout.lock)
+    return _report(path.parent.name, lock_state(path))
+
+
+def release(layout: ClusterLayout, progress: Progress, *, wait_s: float, force: bool = False) -> LockReport:
+    """Have the living holder give the lock back, within `wait_s` seconds; with `force`, kill it.
+
+    Returns who held it; a lock that is free stays as it is.
+
+    Raises:
+        HostError: the holder is not a process that this user can stop here.
+        GateError: it did not end in time.
+    """
+    path = Path(layout.lock)
+    state = lock_state(path)
+    report = _report(path.parent.name, state)
+    if not state.held:
+        return report
+    holder = _known_holder(path, state)
+    journal = Journal(Path(layout.journal), verb="lock release", user=getpass.getuser())
+    number = signal.SIGKILL if force else signal.SIGINT
+    patience_s = _KILL_PATIENCE_S if force else wait_s
+    try:
+        end_holder(path, state, number)
+    except ProcessLookupError:
+        if lock_state(path).held:
+            raise _other_holder(path, state) from None
+        return report  # it ended while this was on its way
+    except PermissionError as error:
+        raise HostError(
+            f"process {state.pid} cannot be stopped",
+            where=str(path),
+            why="it belongs to another user",
+            next_step=f"ask {holder.user} to press Ctrl-C there, or run this command as {holder.user}",
+        ) from error
+    progress(f"{number.name} sent to process {state.pid}; waiting for its end …")
+    ended = await_release(path, state.pid, patience_s)
+    journal.write("end", what=f"{number.name} to {holder}", result="released" if ended else "still held")
+    if not ended:
+        raise GateError(
+            f"process {state.pid} did not end within {patience_s:g} s",
+            where=str(path),
+            why=f"{holder} has not come to a clean point yet",
+            next_step="wait and run the command again, or kill it with `redisforge lock release --force`: "
+            f"`redisforge {holder.verb}` goes on from there when it is run again",
+        )
+    return report
+
+
+def _known_holder(path: Path, state: LockState) -> LockHolder:
+    """The holder, if the file's text is the holder's own. Raises HostError."""
+    holder = state.holder
+    if state.pid < 0:
+        raise HostError(
+            "the holder of the lock cannot be seen from here",
+            where=str(path),
+            why=f"it is another user's, or runs in a container ({holder or 'the lock file does not say who'})",
+            next_step="stop it where it runs: Ctrl-C",
+        )
+    if holder is None or holder.pid != state.pid or not is_same_process(holder):
+        raise _other_holder(path, state)
+    return holder
+
+
+def _other_holder(path: Path, state: LockState) -> HostError:
+    return HostError(
+        f"the lock is held by process {state.pid}, and the lock file does not name it",
+        where=str(path),
+        why=f"the file says: {state.holder or 'nothing'}",
+        next_step="if it has only just begun, run the command again; else look at it with "
+        f"`ps -fp {state.pid}` and end it by hand",
+    )
+
+
+def _report(name: str, state: LockState) -> LockReport:
+    holder = state.holder
+    if holder is None:
+        note = "held by a process that has not said who it is" if state.held else ""
+        return LockReport(cluster=name, held=state.held, pid=state.pid if state.pid > 0 else None, note=note)
+    if not state.held:
+        note = (
+            f"the process that held it has ended without giving it back; `redisforge {holder.verb}` goes on from there"
+        )
+    elif state.pid < 0:
+        note = "held by a process that this user cannot see"
+    elif state.pid != holder.pid:
+        note = f"process {state.pid} holds it and has not said who it is"
+    else:
+        note = ""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(holder.since)).total_seconds() if state.held else None
+    return LockReport(
+        cluster=name, held=state.held, user=holder.user, host=holder.host, pid=holder.pid, verb=holder.verb,
+        since=holder.since, alive=is_same_process(holder), seconds=seconds, note=note,
+    )  # fmt: skip

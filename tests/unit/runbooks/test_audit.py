@@ -1,0 +1,107 @@
+"""Reading the journal back: which runs, which lines, and what is passed over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redisforge.errors import UsageError
+from redisforge.fleet.journal import Journal, rotated
+from redisforge.model.layout import ClusterLayout
+from redisforge.runbooks.audit import Selection, audit, parse_time
+
+NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+LONG_AGO = b'{"at":"2020-01-01T00:00:00+00:00","user":"old","verb":"up","event":"end","result":"ok"}\n'
+
+
+def written(folder: Path, *verbs: str) -> ClusterLayout:
+    layout = ClusterLayout(str(folder))
+    for verb in verbs:
+        journal = Journal(Path(layout.journal), verb=verb, user="ann", arguments=(verb,))
+        journal.write("begin", what="main")
+        journal.write("step", what="a step", result="ok", seconds=0.1)
+        journal.write_end(what="main", seconds=0.2)
+    return layout
+
+
+def test_all_runs_in_order_with_all_their_lines(tmp_path: Path) -> None:
+    report = audit(written(tmp_path, "up", "restart", "down"), Selection())
+    assert [line.verb for line in report.lines if line.event == "begin"] == ["up", "restart", "down"]
+    assert [line.event for line in report.lines] == ["begin", "step", "end"] * 3
+    assert report.cluster == tmp_path.name
+    assert report.notices == ()
+
+
+def test_the_last_runs_of_a_verb(tmp_path: Path) -> None:
+    layout = written(tmp_path, "up", "restart", "up", "restart", "restart")
+    assert len({line.run for line in audit(layout, Selection(last=2)).lines}) == 2
+    restarts = audit(layout, Selection(last=2, verb="restart")).lines
+    assert {line.verb for line in restarts} == {"restart"}
+    assert len(restarts) == 6
+    assert audit(layout, Selection(verb="scale")).lines == ()
+
+
+def test_runs_since_a_time(tmp_path: Path) -> None:
+    layout = ClusterLayout(str(tmp_path))
+    Path(layout.journal).write_bytes(LONG_AGO)
+    written(tmp_path, "restart")
+    since = audit(layout, Selection(since=datetime.now(UTC) - timedelta(hours=1))).lines
+    assert {line.verb for line in since} == {"restart"}
+    assert audit(layout, Selection()).lines[0].user == "old"
+
+
+def test_both_files_are_read(tmp_path: Path) -> None:
+    layout = written(tmp_path, "up")
+    Path(layout.journal).rename(rotated(Path(layout.journal)))
+    written(tmp_path, "down")
+    assert [line.verb for line in audit(layout, Selection()).lines if line.event == "end"] == ["up", "down"]
+
+
+def test_without_a_journal_there_is_nothing(tmp_path: Path) -> None:
+    assert audit(ClusterLayout(str(tmp_path)), Selection()).lines == ()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b'{"at": "2026-01-', b"\xff\xfe\x00", b"[]", b"{}", b'{"at": "yesterday"}', b'{"at": "2026-01-01", "pid": "x"}'],
+)
+def test_lines_that_are_none_are_passed_over_and_counted(tmp_path: Path, garbage: bytes) -> None:
+    layout = written(tmp_path, "up")
+    with Path(layout.journal).open("ab") as stream:
+        stream.write(garbage)
+    written(tmp_path, "down")
+    report = audit(layout, Selection())
+    assert [line.verb for line in report.lines if line.event == "end"] == ["up", "down"]
+    assert report.notices == ("1 lines of the journal cannot be read and are passed over",)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=8))
+def test_no_content_breaks_it(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]) -> None:
+    folder = tmp_path_factory.mktemp("audit")
+    (folder / "journal.jsonl").write_bytes(b"\n".join(chunks))
+    layout = written(folder, "up")
+    assert "up" in {line.verb for line in audit(layout, Selection(last=1)).lines}
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("90m", NOW - timedelta(minutes=90)),
+        ("12H", NOW - timedelta(hours=12)),
+        ("7d", NOW - timedelta(days=7)),
+        ("2026-04-30T10:00:00+02:00", datetime(2026, 4, 30, 8, 0, tzinfo=UTC)),
+        ("2026-04-30T10:00Z", datetime(2026, 4, 30, 10, 0, tzinfo=UTC)),
+    ],
+)
+def test_times(text: str, time: datetime) -> None:
+    assert parse_time(text, NOW) == time
+
+
+@pytest.mark.parametrize("text", ["", "soon", "7y", "-3h", "2026-13-01", "99999999999d"])
+def test_what_is_no_time_is_said(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_time(text, NOW)
