@@ -27,9 +27,10 @@ from redisforge.model.facts import EndpointFacts, Facts, NodeFacts
 from redisforge.model.slots import SLOT_COUNT, SlotRange, merge
 from redisforge.model.topology import Host, Topology
 from redisforge.plan.balance import Holder, after, balance, distance, rounds
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.placement import place, split_slots
 from redisforge.plan.predict import apply, settle
+from redisforge.plan.starting import Wishes
 
 COMMAND = (sys.executable, "-m", "redisforge")
 PLAN_SHARDS = 1000

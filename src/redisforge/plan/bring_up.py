@@ -14,49 +14,40 @@ point, and nothing when all is well. The order:
     8  agreement       nothing to do but to wait for it: a master says `fail` for its first two seconds
     9  drift           Units that run with an older configuration restart, one at a time, masters after a hand-over
 
-MEET twice, because the first packets between two nodes introduce them and are not read further; only a later one
-carries slots and replication offset, and left alone that takes up to half of the node timeout. A MEET to a node
-that knows the sender is such a packet. (cluster_legacy.c, clusterProcessPacket; measured in facts of formation.)
-
 A phase ends with a gate; the runner observes again before it asks for the next.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-
-import msgspec
 
 from redisforge.errors import RefusedError
-from redisforge.model.facts import Facts, NodeFacts, PeerView, UnitState
-from redisforge.model.slots import SlotRange, count, describe, merge, subtract
+from redisforge.model.facts import Facts, NodeFacts, UnitState
+from redisforge.model.slots import SlotRange, count, subtract
 from redisforge.model.steps import (
     AssignSlots,
     Forget,
     Gate,
-    Meet,
     Phase,
     Promote,
     Replicate,
     RestartUnit,
     SetConfigEpoch,
-    StartUnit,
     Step,
 )
-from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
+from redisforge.plan.joining import announce, introduce, tell_slots
 from redisforge.plan.placement import split_slots
 from redisforge.plan.refusals import (
     lost_identities,
     places_of,
-    refuse_if_forgotten,
     refuse_if_unsafe,
     refuse_other_size,
 )
+from redisforge.plan.starting import Wishes, start_units
 from redisforge.plan.view import (
     claimed_slots,
-    connected_ids,
     copies_of,
     declared_at,
     key_total,
@@ -69,22 +60,6 @@ from redisforge.plan.view import (
     unclaimed_slots,
 )
 
-MEET_ALL_PAIRS_UP_TO = 16
-"""Up to this many nodes everybody is introduced to everybody (fastest); above, one node introduces all."""
-
-_WAIT_FOR_NODES = Phase(title="wait for the nodes that run", steps=(), gate=Gate("nodes_answer", 30.0))
-
-
-class Wishes(msgspec.Struct, frozen=True):
-    """What the planner must know beside topology and facts.
-
-    `config_hashes` by Unit name; empty when nothing is run by RedisForge (init-cluster).
-    `accepted_losses` are names of nodes that may start without their data.
-    """
-
-    config_hashes: Mapping[str, str] = {}
-    accepted_losses: frozenset[str] = frozenset()
-
 
 def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
     """The next phase, or None when the declared state is reached.
@@ -93,12 +68,12 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
         RefusedError: going on could destroy data or capture a node of another cluster.
     """
     refuse_other_size(topology, facts)  # before a Unit of a shard too many is started
-    if wishes.config_hashes and (phase := _start_units(topology, facts, wishes)):
+    if wishes.config_hashes and (phase := start_units(topology, facts, wishes)):
         return phase
     refuse_if_unsafe(topology, facts, wishes.accepted_losses)
     if phase := _give_lost_slots(topology, facts, wishes):
         return phase
-    makers = (_assign_slots, _introduce, _tell_slots, _replace_lost_masters, _replicate, _forget, _announce, _settle)
+    makers = (_assign_slots, introduce, tell_slots, _replace_lost_masters, _replicate, _forget, announce, _settle)
     for make in makers:
         if phase := make(topology, facts):
             return phase
@@ -110,104 +85,6 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
         gate = Gate("endpoints_serve", 15.0)
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
     return _apply_drift(topology, facts, drifted) if drifted else None
-
-
-def _start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
-    redis_names = {node.name for node in topology.nodes}
-    down = [name for name in wishes.config_hashes if not _runs(facts, name)]
-    if _is_forming(facts):
-        down = [name for name in down if name in redis_names]
-    down_nodes = [name for name in down if name in redis_names]
-    members = [name for name in down_nodes if name in facts.units and facts.units[name].has_cluster_config]
-    accepted = [name for name in wishes.accepted_losses & redis_names if _is_held(facts, name)]
-    gate = _WAIT_FOR_NODES.gate
-    if accepted:
-        steps = tuple(
-            StartUnit(unit=name, permit_blank=True, why="its loss of data was accepted") for name in sorted(accepted)
-        )
-        return Phase(title="start nodes whose loss was accepted", steps=steps, gate=gate)
-    if members:
-        wave = [*members, *(name for name in down if name not in redis_names)]
-        return Phase(title="start nodes that have data", steps=_starts(wave, frozenset()), gate=gate)
-    if not down:
-        return _start_held(topology, facts, wishes)
-    if facts.units and gates.nodes_answer(topology, facts):
-        # A silent member could still expect slots of a node that is about to start blank: hear it first.
-        return _WAIT_FOR_NODES
-    refuse_if_forgotten(topology, facts, wishes.accepted_losses)
-    expected = {(p.address, p.port) for n in facts.reachable_nodes() for p in n.peers if p.slots}
-    blank = frozenset(
-        node.name for node in topology.nodes if node.name in down and (node.address, node.port) not in expected
-    )
-    title = "start the nodes" if down_nodes else "start the Envoys"
-    return Phase(title=title, steps=_starts(down, blank), gate=gate)
-
-
-def _is_forming(facts: Facts) -> bool:
-    """Nothing is stored and the cluster is not whole: an Envoy started now would learn a half of it, and keep to
-    that until its next refresh. Later, Envoys start together with the nodes, to serve what can be served."""
-    nodes = facts.reachable_nodes()
-    whole = not unclaimed_slots(facts) and all(node.slots or node.replication_offset for node in nodes)
-    whole = whole and not gates.untold(facts)
-    was_member = any(unit.has_cluster_config and not _runs(facts, unit.name) for unit in facts.units.values())
-    return not key_total(facts) and not whole and not was_member
-
-
-def _start_held(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
-    """Release nodes whose guard holds them although there is nothing left to protect."""
-    steps: list[Step] = []
-    owned = owned_slots(facts)
-    held = [node for node in topology.nodes if _is_held(facts, node.name)]
-    if held and unclaimed_slots(facts) and gates.nodes_answer(topology, facts):
-        return _WAIT_FOR_NODES  # one that is reading its data may expect slots of those that are held
-    refuse_if_forgotten(topology, facts, wishes.accepted_losses)
-    for node in held:
-        claims = _claims_on(topology, facts, node)
-        copies = [copy for claim in claims for copy in copies_of(topology, facts, claim.id)]
-        # Whoever was a member, and can ask nobody, may be the only one that is left.
-        unknown = not claims and facts.units[node.name].has_cluster_config and not claimed_slots(facts)
-        nothing_kept = topology.redis.persistence.mode == "none" or not (claims or unknown)
-        if nothing_kept and not any(copy.keys for copy in copies):
-            why = "it keeps nothing on disk and no replica holds a key of it" if claims else "nobody expects it"
-            steps.append(StartUnit(unit=node.name, permit_blank=True, why=why))
-        elif unknown or (any(subtract(claim.slots, owned) for claim in claims) and not copies):
-            raise RefusedError(
-                f"{node.name} has lost its data, and no replica of it can be reached",
-                where=f"slots {describe(claims[0].slots)}" if claims else f"{node.address}:{node.port}",
-                why=facts.units[node.name].reason,
-                next_step="bring its data folder back and run `redisforge up` again; or, to serve these slots as "
-                f"empty, `redisforge up --accept-data-loss {node.name}`",
-            )
-    if not steps:
-        return None
-    return Phase(title="start nodes that have nothing to lose", steps=tuple(steps), gate=_WAIT_FOR_NODES.gate)
-
-
-def _claims_on(topology: Topology, facts: Facts, node: RedisNode) -> list[PeerView]:
-    """What the others expect of a held node: slots under its address, or, for a member that may have moved since,
-    under an address that is nobody's."""
-    views = [peer for other in facts.reachable_nodes() for peer in other.peers if peer.slots]
-    here = [peer for peer in views if (peer.address, peer.port) == (node.address, node.port)]
-    if here or not facts.units[node.name].has_cluster_config:
-        return here
-    gone = [peer for peer in views if facts.node_by_id(peer.id) is None]
-    return [peer for peer in gone if declared_at(topology, peer.address, peer.port) is None]
-
-
-def _starts(names: list[str], blank: frozenset[str]) -> tuple[Step, ...]:
-    return tuple(
-        StartUnit(unit=name, permit_blank=name in blank, why="it is declared and does not run") for name in names
-    )
-
-
-def _runs(facts: Facts, name: str) -> bool:
-    unit = facts.units.get(name)
-    return unit is not None and unit.state in (UnitState.RUNNING, UnitState.BACKOFF, UnitState.HELD)
-
-
-def _is_held(facts: Facts, name: str) -> bool:
-    unit = facts.units.get(name)
-    return unit is not None and unit.state is UnitState.HELD
 
 
 def _assign_slots(topology: Topology, facts: Facts) -> Phase | None:
@@ -268,51 +145,6 @@ def _give_lost_slots(topology: Topology, facts: Facts, wishes: Wishes) -> Phase 
     if not steps:
         return None
     return Phase(title="give out the lost slots as empty", steps=tuple(steps), gate=Gate("nodes_answer", 10.0))
-
-
-def _introduce(topology: Topology, facts: Facts) -> Phase | None:
-    reachable = [node for node in topology.nodes if facts.nodes[node.name].reachable]
-    ids = {node.name: facts.nodes[node.name].id for node in reachable}
-    connected = {node.name: connected_ids(facts.nodes[node.name]) for node in reachable}
-    pairs = [
-        (first.name, second.name)
-        for index, first in enumerate(reachable)
-        for second in reachable[index + 1 :]
-        if ids[second.name] not in connected[first.name] or ids[first.name] not in connected[second.name]
-    ]
-    if not pairs:
-        return None
-    if len(reachable) > MEET_ALL_PAIRS_UP_TO:
-        hub = reachable[0].name
-        pairs = [pair for pair in pairs if pair[0] == hub] or pairs
-    why = "they do not know, or do not reach, each other"
-    steps = tuple(Meet(node=first, other=second, why=why) for first, second in pairs)
-    return Phase(title="introduce the nodes", steps=steps, gate=Gate("all_met", 20.0 + len(reachable) / 10))
-
-
-def _tell_slots(topology: Topology, facts: Facts) -> Phase | None:
-    """Let owners greet the nodes that do not know their slots yet."""
-    masters = (node for node in facts.reachable_nodes() if node.role is Role.MASTER)
-    owners = [(master.name, slots) for master in masters if (slots := master.slots)]
-    heard = [(node, merge(r for peer in node.peers for r in peer.slots)) for node in facts.reachable_nodes()]
-    steps = tuple(
-        Meet(node=owner, other=node.name, why=f"{node.name} has not heard of its slots")
-        for node, known in heard
-        for owner, slots in owners
-        if subtract(slots, known)
-    )
-    if not steps:
-        return None
-    return Phase(title="spread the slots", steps=steps, gate=Gate("slots_seen", 20.0))
-
-
-def _announce(topology: Topology, facts: Facts) -> Phase | None:
-    """Let nodes greet those that do not name them to proxies yet."""
-    steps = tuple(
-        Meet(node=other.name, other=node.name, why=f"{node.name} does not tell proxies of it yet")
-        for node, other in gates.untold(facts)
-    )
-    return Phase(title="announce the replicas", steps=steps, gate=Gate("told", 20.0)) if steps else None
 
 
 def _replace_lost_masters(topology: Topology, facts: Facts) -> Phase | None:

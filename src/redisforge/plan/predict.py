@@ -35,8 +35,9 @@ from redisforge.model.steps import (
 )
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.placement import split_slots
+from redisforge.plan.starting import Wishes
 
 _replace = msgspec.structs.replace
 _PHASE_LIMIT = 400

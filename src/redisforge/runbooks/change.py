@@ -24,8 +24,8 @@ from redisforge.model.report import ChangeReport, ProbeReport
 from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
-from redisforge.plan.bring_up import Wishes
 from redisforge.plan.predict import Planner, predict
+from redisforge.plan.starting import Wishes
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge

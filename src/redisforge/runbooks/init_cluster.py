@@ -30,10 +30,11 @@ from redisforge.model.topology import (
     TlsSettings,
     Topology,
 )
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.placement import assign, sharing_is_forced
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.refusals import master_count
+from redisforge.plan.starting import Wishes
 from redisforge.redis.connection import Login, ReplyError, speaks_plain_text
 from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster

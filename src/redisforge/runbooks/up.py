@@ -31,8 +31,9 @@ from redisforge.model.secret import Secret
 from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
+from redisforge.plan.starting import Wishes
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, topology_json
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer

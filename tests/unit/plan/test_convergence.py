@@ -18,9 +18,9 @@ from redisforge.model.slots import subtract
 from redisforge.model.steps import AssignSlots, Promote, StartUnit, Step, target_of
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
-from redisforge.plan.bring_up import Wishes
 from redisforge.plan.placement import split_slots
 from redisforge.plan.predict import predict_plan
+from redisforge.plan.starting import Wishes
 from redisforge.plan.view import ALL_SLOTS
 
 slow_enough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,7 +19,8 @@ from redisforge.model.facts import EndpointFacts
 from redisforge.model.slots import subtract
 from redisforge.model.steps import Promote, RestartUnit, Step
 from redisforge.model.topology import Role
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
+from redisforge.plan.starting import Wishes
 from redisforge.plan.view import ALL_SLOTS
 
 slow_enough = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

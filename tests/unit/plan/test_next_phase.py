@@ -14,8 +14,9 @@ from redisforge.model.facts import Facts, PeerView, UnitState
 from redisforge.model.slots import SlotRange, subtract
 from redisforge.model.steps import Meet, Phase, Replicate, StartUnit
 from redisforge.model.topology import Role, Topology
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.placement import split_slots
+from redisforge.plan.starting import Wishes
 from redisforge.plan.view import ALL_SLOTS
 
 TOPOLOGY = make_topology()

@@ -22,9 +22,10 @@ from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, PeerView, UnitState
 from redisforge.model.slots import SlotRange
 from redisforge.model.topology import Topology
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import apply, settle
 from redisforge.plan.refusals import lost_identities, places_of, refuse_if_unsafe
+from redisforge.plan.starting import Wishes
 
 TOPOLOGY = make_topology()
 """redis-1 to redis-3 are masters, redis-4 to redis-6 their replicas."""

@@ -22,9 +22,10 @@ from redisforge.model.topology import (
     User,
     UserRole,
 )
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.placement import place
 from redisforge.plan.predict import apply, settle
+from redisforge.plan.starting import Wishes
 
 HASH = "declared"
 """The configuration hash of every Unit that runs as it is declared."""

@@ -25,8 +25,9 @@ from redisforge.model.steps import (
     Step,
 )
 from redisforge.model.topology import RedisNode, Role, Topology
-from redisforge.plan.bring_up import Wishes, next_phase
+from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import apply, settle
+from redisforge.plan.starting import Wishes
 from redisforge.plan.view import ALL_SLOTS, claimed_slots, key_total, owned_slots, unclaimed_slots
 
 KEYS = 10
