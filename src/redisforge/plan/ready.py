@@ -5,7 +5,7 @@ from __future__ import annotations
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import count, describe, subtract
-from redisforge.model.steps import AllowReads, Gate, Phase
+from redisforge.model.steps import AllowReads, Gate, MendSlots, Phase
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.view import ALL_SLOTS, owned_slots, replicas_of
@@ -21,6 +21,9 @@ def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = froz
     Raises:
         RefusedError: slots have no living owner: no change can help that, and waiting is no use.
     """
+    if opened := [node.name for node in facts.reachable_nodes() if _has_open_slots(node)]:
+        step = MendSlots(node=opened[0], why="an interrupted move left them; what they hold is kept")
+        return Phase(title="close the slots that were left open", steps=(step,), gate=Gate("agreed", 60.0))
     gate = Gate("settled", SETTLE_DEADLINE_S, without=tuple(sorted(without)))
     if gates.reasons_against(gate, topology, facts):
         missing = subtract(ALL_SLOTS, owned_slots(facts))
@@ -37,6 +40,10 @@ def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = froz
     if gates.reasons_against(gate, topology, facts):
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
     return None
+
+
+def _has_open_slots(node: NodeFacts) -> bool:
+    return node.myself is not None and bool(node.myself.migrating or node.myself.importing)
 
 
 def best_replica(facts: Facts, master_id: str, leaving: frozenset[str] = frozenset()) -> NodeFacts | None:

@@ -30,7 +30,13 @@ def refuse_if_unsafe(topology: Topology, facts: Facts, accepted_losses: frozense
     Raises:
         RefusedError: with what was found, where, and what to do.
     """
-    for check in (_data_outside, _foreign_members, _rival_claims, _unowned_slots, refuse_other_size):
+    refuse_data_risks(topology, facts, accepted_losses)
+    refuse_other_size(topology, facts)
+
+
+def refuse_data_risks(topology: Topology, facts: Facts, accepted_losses: frozenset[str] = frozenset()) -> None:
+    """`refuse_if_unsafe` for verbs that change the number of masters. Raises RefusedError."""
+    for check in (_data_outside, _foreign_members, _rival_claims, _unowned_slots):
         check(topology, facts)
     for stranger in lost_identities(topology, facts):
         places = places_of(topology, stranger)
@@ -185,7 +191,7 @@ def refuse_other_size(topology: Topology, facts: Facts) -> None:
             f"the running cluster has {masters} masters with slots, {topology.shards} shards are declared",
             where=topology.source or topology.name,
             why="changing the number of shards of a running cluster moves slots; `up` does not do that",
-            next_step=f"declare shards: {masters}",
+            next_step=f"`redisforge scale --shards {topology.shards}` moves the slots; or declare shards: {masters}",
         )
 
 

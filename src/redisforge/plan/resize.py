@@ -1,0 +1,205 @@
+"""Another number of nodes: where new ones stand, which ones leave, and what stays where it is.
+
+What runs keeps its name, host and port. New nodes are numbered on and stand where they protect most: apart from the
+rest of their shard, on the machine with the fewest nodes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from redisforge.model.facts import Facts, NodeFacts, UnitState
+from redisforge.model.slots import count
+from redisforge.model.topology import Host, RedisNode, Role, Topology
+from redisforge.plan.view import actual_shards, newest_owners, replicas_of, view_of
+
+_NUMBERED = re.compile(r"redis-(\d+)")
+
+
+def grow(topology: Topology, shards: int, replicas: int, actual: Mapping[str, int]) -> Topology:
+    """`topology` with at least `shards` shards of `replicas` replicas each; no node is taken away.
+
+    `actual` is the shard of each node as the cluster has it (plan/view.actual_shards).
+    """
+    nodes = list(topology.nodes)
+    members: dict[int, list[RedisNode]] = {shard: [] for shard in range(shards)}
+    for node in nodes:
+        members.setdefault(actual.get(node.name, node.shard), []).append(node)
+    for shard in sorted(members):
+        while len(members[shard]) < replicas + 1:
+            role = Role.REPLICA if members[shard] else Role.MASTER
+            node = _new_node(topology, nodes, members[shard], shard, role)
+            members[shard].append(node)
+            nodes.append(node)
+    return replace(topology, nodes=tuple(nodes), shards=max(shards, topology.shards), replicas=replicas)
+
+
+def _new_node(
+    topology: Topology, nodes: Sequence[RedisNode], shard_nodes: Sequence[RedisNode], shard: int, role: Role
+) -> RedisNode:
+    host = _best_host(topology.hosts, nodes, shard_nodes, role)
+    numbers = [int(match[1]) for node in nodes if (match := _NUMBERED.fullmatch(node.name))]
+    port = _free_port(topology, nodes, host.address)
+    return RedisNode(
+        name=f"redis-{max(numbers, default=0) + 1}",
+        host=host.name,
+        address=host.address,
+        zone=host.zone,
+        port=port,
+        bus_port=port + topology.bus_offset,
+        shard=shard,
+        intended_role=role,
+    )
+
+
+def _best_host(hosts: Sequence[Host], nodes: Sequence[RedisNode], shard: Sequence[RedisNode], role: Role) -> Host:
+    """Apart from the shard by machine, then by zone; then where the fewest of its kind, and the fewest nodes, are."""
+    per_address = Counter(node.address for node in nodes)
+    alike_in_zone = Counter(node.zone for node in nodes if node.intended_role is role)
+    alike = Counter(node.address for node in nodes if node.intended_role is role)
+
+    def cost(host: Host) -> tuple[int, int, int, int, int, str]:
+        return (
+            sum(node.address == host.address for node in shard),
+            sum(node.zone == host.zone for node in shard),
+            alike_in_zone[host.zone],
+            alike[host.address],
+            per_address[host.address],
+            host.name,
+        )
+
+    return min(hosts, key=cost)
+
+
+def _free_port(topology: Topology, nodes: Sequence[RedisNode], address: str) -> int:
+    """The lowest port from `ports.redis` on that nothing declared on this address uses, with its bus port free too."""
+    taken = {port for node in nodes if node.address == address for port in (node.port, node.bus_port)}
+    taken |= {door.port for endpoint in topology.endpoints for door in endpoint.listeners if door.address == address}
+    taken |= {envoy.admin_port for envoy in topology.envoys}
+    port = topology.first_port or min((node.port for node in nodes), default=0)
+    while port in taken or port + topology.bus_offset in taken:
+        port += 1
+    return port
+
+
+def keep_places(declared: Topology, recorded: Topology) -> Topology:
+    """`declared` with the nodes that `recorded` has, where both mean the same hosts: what runs stays where it is,
+    however the nodes would be placed afresh. With more shards or replicas declared, new nodes are added to those.
+
+    Raises:
+        ValueError: a port is above 65535.
+    """
+    hosts = {host.name: host for host in declared.hosts}
+    theirs = [node for node in recorded.nodes if node.managed]
+    fewer = declared.shards < recorded.shards or declared.replicas < recorded.replicas
+    if fewer or any(node.host not in hosts for node in theirs):
+        return declared
+    shift = declared.first_port - recorded.first_port if recorded.first_port else 0
+    nodes = tuple(
+        replace(
+            node,
+            address=hosts[node.host].address,
+            zone=hosts[node.host].zone,
+            port=node.port + shift,
+            bus_port=node.port + shift + declared.bus_offset,
+        )
+        if node.managed
+        else node
+        for node in recorded.nodes
+    )
+    kept = replace(declared, nodes=nodes)
+    if (declared.shards, declared.replicas) == (recorded.shards, recorded.replicas):
+        return kept
+    return grow(kept, declared.shards, declared.replicas, {node.name: node.shard for node in nodes})
+
+
+def leaving_nodes(topology: Topology, facts: Facts, shards: int, replicas: int) -> frozenset[str]:
+    """The nodes that leave so that `shards` shards with `replicas` replicas each are left.
+
+    Whole shards leave: the one with the fewest slots first (it may be half empty already), then the youngest. Of a
+    shard with too many replicas those leave that protect least: on the machine or in the zone of another, then the
+    youngest.
+    """
+    owners = sorted(newest_owners(facts), key=lambda node: (count(node.slots), -_number(node.name)))
+    leaving = {node.name for node in facts.nodes.values() if is_ghost(topology, facts, node.name)}
+    for owner in owners[: max(0, len(owners) - shards)]:
+        leaving |= {owner.name, *(node.name for node in replicas_of(facts, owner.id))}
+    if len(owners) <= shards:
+        leaving |= _idle_surplus(topology, facts, shards - len(owners))
+    declared = {node.name: node for node in topology.nodes}
+    for owner in owners:
+        if owner.name in leaving:
+            continue
+        kept = [declared[owner.name]]
+        spare = [declared[node.name] for node in replicas_of(facts, owner.id)]
+        while spare and len(kept) <= replicas:
+            best = min(spare, key=lambda node: _closeness(node, kept))
+            spare.remove(best)
+            kept.append(best)
+        leaving |= {node.name for node in spare}
+    return frozenset(leaving)
+
+
+def _idle_surplus(topology: Topology, facts: Facts, wanted: int) -> set[str]:
+    """Masters that were emptied by a run that was cut off, with their replicas: those beyond the `wanted` new ones."""
+    idle = [
+        node for node in facts.reachable_nodes() if node.role is Role.MASTER and not node.slots and len(node.peers) > 1
+    ]
+    idle.sort(key=lambda node: _number(node.name))
+    found: set[str] = set()
+    for node in idle[wanted:]:
+        found |= {node.name, *(replica.name for replica in replicas_of(facts, node.id))}
+    return found
+
+
+def _closeness(node: RedisNode, others: Sequence[RedisNode]) -> tuple[int, int, int]:
+    same_machine = sum(node.address == other.address for other in others)
+    return same_machine, sum(node.zone == other.zone for other in others), _number(node.name)
+
+
+def _number(name: str) -> int:
+    match = _NUMBERED.fullmatch(name)
+    return int(match[1]) if match else 0
+
+
+def is_ghost(topology: Topology, facts: Facts, name: str) -> bool:
+    """Whether a declared node is gone for good: it does not answer, has no Unit, and nobody knows its address."""
+    seen, unit = facts.nodes[name], facts.units.get(name)
+    if seen.reachable or not facts.reachable_nodes() or (unit is not None and unit.state is not UnitState.ABSENT):
+        return False
+    here = (seen.address, seen.port)
+    was_here = any((peer.address, peer.port) == here for node in facts.reachable_nodes() for peer in node.peers)
+    return not was_here and not Counter(node.name for node in topology.nodes if not node.managed)[name]
+
+
+def without(topology: Topology, names: frozenset[str]) -> Topology:
+    """`topology` less the nodes called `names`."""
+    return replace(topology, nodes=tuple(node for node in topology.nodes if node.name not in names))
+
+
+def as_it_is(topology: Topology, facts: Facts) -> Topology:
+    """`topology` with every node's shard and role as the cluster has them now, and as many shards as it has masters."""
+    owners = newest_owners(facts)
+    counted = replace(topology, shards=len(owners) or topology.shards)
+    shards = actual_shards(counted, facts)
+
+    def now(node: RedisNode) -> RedisNode:
+        seen: NodeFacts = facts.nodes[node.name]
+        role = seen.role if seen.reachable else node.intended_role
+        return replace(node, shard=shards[node.name], intended_role=role)
+
+    return replace(counted, nodes=tuple(now(node) for node in topology.nodes))
+
+
+def id_of(facts: Facts, name: str) -> str:
+    """A node's id: its own word, or, if it is silent, what the others call the node at its address; "" if nothing."""
+    seen = facts.nodes[name]
+    if seen.reachable:
+        return seen.id
+    here = (seen.address, seen.port)
+    found = (peer for node in facts.reachable_nodes() for peer in node.peers if (peer.address, peer.port) == here)
+    return next((peer.id for peer in found if view_of(facts, peer.id)), "")

@@ -1,0 +1,270 @@
+"""Nodes join and leave a running cluster, and the slots follow, while clients go on.
+
+The order, each phase behind its gate:
+
+    1  the Units of new nodes start, and everybody gets to know them
+    2  new replicas attach: to the shard that they were placed for, to the master that was named, or where they protect
+       most. New masters stay empty until 4, and have their replicas first: no key is ever in one copy only
+    3  the cluster is in order: all agree on the slots, none is open, replicas in sync, Envoys follow
+    4  slots move: to new masters by weight, away from leaving ones by free memory, at no point uncovered
+    5  replicas of a master that has been emptied find another one
+    6  what leaves is taken out of the reader endpoints, forgotten by every node (so that no gossip brings it back),
+       made to forget the cluster, stopped, and deleted
+
+Like every planner it looks at the facts alone, so a run that was cut off goes on, or back, from where it stands.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from redisforge.errors import RefusedError, UsageError
+from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.slots import count
+from redisforge.model.steps import (
+    Forget,
+    Gate,
+    MoveSlots,
+    Phase,
+    RefuseReads,
+    RemoveUnit,
+    Replicate,
+    Reset,
+    Step,
+)
+from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.plan import gates
+from redisforge.plan.balance import Holder, InsufficientRoomError, Move, balance, drain
+from redisforge.plan.joining import introduce, tell_slots
+from redisforge.plan.ready import left_unread, takes_reads, whole_first
+from redisforge.plan.refusals import refuse_data_risks
+from redisforge.plan.resize import id_of
+from redisforge.plan.starting import Wishes, start_units
+from redisforge.plan.view import known_ids, neediest_master, newest_owners, shard_owner
+
+_MOVE_DEADLINE_S = 60.0
+"""After the mover itself has seen the new owners everywhere."""
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted of the nodes of a topology, which names those that join and those that leave.
+
+    `leaving`: nodes to be emptied and removed. `replica_of`: the master (by name) that a new replica was given.
+    `weights` by node name, 1 if not named. `wishes.config_hashes` names the Units that RedisForge runs.
+    """
+
+    leaving: frozenset[str] = frozenset()
+    replica_of: Mapping[str, str] = {}
+    weights: Mapping[str, float] = {}
+    threshold_percent: float = 0.0
+    wishes: Wishes = Wishes()
+
+
+def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
+    """The next phase, or None when everything is as wanted.
+
+    Raises:
+        RefusedError: going on would lose data, or the cluster does not serve all slots.
+        UsageError: weights that sum to nothing.
+    """
+    done = frozenset(name for name in wanted.leaving if not _owns(facts, name))
+    rest, seen = gates.leave_out(topology, facts, done)
+    if phase := _start(rest, seen, wanted):
+        return phase
+    refuse_data_risks(rest, seen)
+    for phase in (introduce(rest, seen), tell_slots(rest, seen), _attach(rest, seen, wanted)):
+        if phase:
+            return phase
+    if phase := whole_first(topology, facts, without=done):
+        return phase
+    if phase := _move(rest, seen, wanted):
+        return phase
+    return _part(topology, facts, wanted, done) or left_unread(rest, seen)
+
+
+def _owns(facts: Facts, name: str) -> bool:
+    """Whether a node is a master with slots, by its own word or, if it is silent, by that of the others."""
+    node = facts.nodes[name]
+    if node.reachable:
+        return node.role is Role.MASTER and bool(node.slots)
+    here = (node.address, node.port)
+    return any((p.address, p.port) == here and p.slots for n in facts.reachable_nodes() for p in n.peers)
+
+
+def _start(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
+    names = {node.name for node in topology.nodes} | {envoy.name for envoy in topology.envoys}
+    hashes = {name: value for name, value in wanted.wishes.config_hashes.items() if name in names}
+    return start_units(topology, facts, replace(wanted.wishes, config_hashes=hashes)) if hashes else None
+
+
+def new_masters(topology: Topology, facts: Facts, leaving: frozenset[str]) -> tuple[NodeFacts, ...]:
+    """Masters without slots that are to get some: as many as the cluster has too few."""
+    owners = [node for node in newest_owners(facts) if node.name not in leaving]
+    declared = {node.name: node for node in topology.nodes}
+    with_replicas = {node.master_id for node in facts.reachable_nodes() if node.master_id}
+    idle = [
+        node
+        for node in facts.reachable_nodes()
+        if node.role is Role.MASTER and not node.slots and node.name not in leaving and node.name in declared
+    ]
+    idle.sort(
+        key=lambda node: (
+            node.id not in with_replicas,
+            declared[node.name].intended_role is not Role.MASTER,
+            declared[node.name].shard,
+            node.name,
+        )
+    )
+    return tuple(idle[: max(0, topology.shards - len(owners))])
+
+
+def _attach(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
+    """Nodes that are to be replicas and are not yet, or whose master leaves, get their master."""
+    future = {node.name: node for node in new_masters(topology, facts, wanted.leaving)}
+    load = Counter(node.master_id for node in facts.reachable_nodes() if node.master_id)
+    ids = {node.id for node in facts.reachable_nodes()}
+    steps: list[Step] = []
+    for node in topology.nodes:
+        seen = facts.nodes[node.name]
+        if not seen.reachable or node.name in wanted.leaving or node.name in future:
+            continue
+        idle = seen.role is Role.MASTER and not seen.slots and not seen.keys
+        orphan = seen.role is Role.REPLICA and seen.master_id not in ids and _has_left(topology, facts, seen)
+        if not idle and not orphan:
+            continue
+        master = _master_for(topology, facts, node, wanted, future, load)
+        if master and master.id != seen.id:
+            load[master.id] += 1
+            steps.append(
+                Replicate(node=node.name, master=master.name, why=f"{master.name} is to have one replica more")
+            )
+    if not steps:
+        return None
+    return Phase(title="attach the replicas", steps=tuple(steps), gate=Gate("linked", 120.0))
+
+
+def _has_left(topology: Topology, facts: Facts, replica: NodeFacts) -> bool:
+    """Whether its master is no slot owner any more: it is leaving, emptied, or gone."""
+    owned = {peer.id for node in facts.reachable_nodes() for peer in node.peers if peer.slots}
+    return replica.master_id not in owned
+
+
+def _master_for(
+    topology: Topology,
+    facts: Facts,
+    node: RedisNode,
+    wanted: Scale,
+    future: Mapping[str, NodeFacts],
+    load: Counter[str],
+) -> NodeFacts | None:
+    if named := wanted.replica_of.get(node.name):
+        return facts.nodes[named]
+    declared = {other.name: other for other in topology.nodes}
+    mates = [seen for name, seen in future.items() if declared[name].shard == node.shard]
+    owner = shard_owner(topology, facts, node.shard)
+    owner = owner if owner and owner.name not in wanted.leaving else None
+    for master in (*mates, *((owner,) if owner else ()), *future.values()):
+        if load[master.id] < topology.replicas:
+            return master
+    return neediest_master(topology, facts, node, load)
+
+
+def slot_moves(topology: Topology, facts: Facts, wanted: Scale) -> tuple[Move, ...]:
+    """The moves that are left: first off the leaving masters, then to where the weights want them.
+
+    Raises:
+        RefusedError: the data of leaving masters does not fit into the others.
+        UsageError: the weights sum to nothing.
+    """
+    owners = newest_owners(facts)
+    targets = new_masters(topology, facts, wanted.leaving)
+    holders = [
+        Holder(node.name, node.slots, 0.0 if node.name in wanted.leaving else wanted.weights.get(node.name, 1.0))
+        for node in (*owners, *targets)
+    ]
+    leaving = frozenset(node.name for node in owners if node.name in wanted.leaving)
+    try:
+        if leaving and not targets and not wanted.weights:
+            return _drained(facts, holders, leaving)
+        return balance(holders, threshold_percent=0.0 if leaving or targets else wanted.threshold_percent)
+    except ValueError as error:
+        raise UsageError(
+            "the weights cannot be used", why=str(error), next_step="give at least one staying master a weight above 0"
+        ) from error
+
+
+def _drained(facts: Facts, holders: list[Holder], leaving: frozenset[str]) -> tuple[Move, ...]:
+    room = {
+        holder.name: max(0, node.max_memory_bytes - node.used_memory_bytes)
+        for holder in holders
+        if (node := facts.nodes[holder.name]).max_memory_bytes and holder.name not in leaving
+    }
+    sizes = {
+        name: facts.nodes[name].used_memory_bytes / max(1, count(facts.nodes[name].slots))
+        for name in leaving
+        if facts.nodes[name].keys
+    }
+    try:
+        return drain(holders, leaving, room=room, slot_bytes=sizes)
+    except InsufficientRoomError as error:
+        raise RefusedError(
+            "the data does not fit into the nodes that stay",
+            where=", ".join(sorted(leaving)),
+            why=f"{error.slot_count} slots with about {error.size_bytes // 2**20 + 1} MB would exceed their memory "
+            "limit (memory.max)",
+            next_step="raise memory.max (`redisforge apply-config`), or add a master first",
+        ) from error
+
+
+def _move(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
+    moves = slot_moves(topology, facts, wanted)
+    if not moves:
+        return None
+    total = sum(move.slot_count for move in moves)
+    steps = tuple(
+        MoveSlots(source=move.source, target=move.target, slots=move.slots, why=_why(move, wanted)) for move in moves
+    )
+    return Phase(title=f"move {total} slots", steps=steps, gate=Gate("settled", _MOVE_DEADLINE_S))
+
+
+def _why(move: Move, wanted: Scale) -> str:
+    return f"{move.source} leaves" if move.source in wanted.leaving else f"{move.target} is below its share"
+
+
+def _part(topology: Topology, facts: Facts, wanted: Scale, done: frozenset[str]) -> Phase | None:
+    """What leaves owns nothing any more: forget it, stop it, delete it."""
+    ids = {name: id_of(facts, name) for name in sorted(done)}
+    living = [facts.nodes[name] for name in ids if facts.nodes[name].reachable]
+    reading = [n for n in living if n.role is Role.REPLICA and n.master_link_up and takes_reads(topology, facts, n)]
+    if reading:
+        node = reading[0]
+        step = RefuseReads(node=node.name, why="it is about to leave")
+        gate = Gate("unread", 15.0, node=node.name)
+        return Phase(title=f"take {node.name} out of the reader endpoints", steps=(step,), gate=gate)
+    without = tuple(ids)
+    forget = tuple(
+        Forget(node=node.name, node_id=node_id, why=f"{name} leaves")
+        for node in facts.reachable_nodes()
+        if node.name not in done
+        for name, node_id in ids.items()
+        if node_id and node_id in known_ids(node)
+    )
+    if forget:
+        gate = Gate("endpoints_serve", 30.0, without=without)
+        return Phase(title=f"forget {', '.join(ids)}", steps=forget, gate=gate)
+    managed = {node.name for node in topology.nodes if node.managed}
+    steps: list[Step] = [
+        Reset(node=node.name, why="so that it does not call on the others") for node in living if len(node.peers) > 1
+    ]
+    steps += [
+        RemoveUnit(unit=name, why="it has left")
+        for name in ids
+        if name in managed and (unit := facts.units.get(name)) and unit.state.value != "absent"
+    ]
+    if not steps:
+        return None
+    return Phase(title=f"stop {', '.join(ids)}", steps=tuple(steps), gate=Gate("settled", 60.0, without=without))
