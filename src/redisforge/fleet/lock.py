@@ -85,8 +85,11 @@ def cluster_lock(path: Path, verb: str) -> Generator[LockHolder]:
         os.ftruncate(descriptor, 0)
         with suppress(OSError):  # a full disk: it is locked without the text too, and `down` must work
             os.pwrite(descriptor, msgspec.json.encode(holder), 0)
-        yield holder
-        os.ftruncate(descriptor, 0)
+        try:
+            yield holder
+        finally:
+            with suppress(OSError):
+                os.ftruncate(descriptor, 0)  # what is left there is of a holder that was killed
     finally:
         os.close(descriptor)
 

@@ -4,7 +4,8 @@ HOME/clusters/NAME/
   topology.json    what the last `up` declared, without secrets
   secrets.env      passwords (0600)
   lock             who operates on the cluster now
-  journal.jsonl    audit trail: one JSON line per step
+  lock.asked       who was last asked to stop (`lock release`)
+  journal.jsonl    audit trail: one JSON line per step (0600); journal.jsonl.1 is the older part
   tls/             ca.crt ca.key and NAME.crt NAME.key per Unit
   units/NAME/      unit.json, configuration, data/, log, state.json
 CACHE/             engines and Envoy, shared by all clusters

@@ -11,14 +11,27 @@ import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
+from redisforge.disk import PRIVATE_MODE, write_file
 from redisforge.errors import GateError, HostError
 from redisforge.fleet.journal import Journal
-from redisforge.fleet.lock import LockHolder, LockState, await_release, end_holder, is_same_process, lock_state
+from redisforge.fleet.lock import (
+    LockHolder,
+    LockState,
+    await_release,
+    end_holder,
+    is_same_process,
+    lock_state,
+    read_holder,
+)
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.report import LockReport
 from redisforge.runbooks.run import Progress
 
 _KILL_PATIENCE_S = 10.0
+_ASKED = "lock.asked"
+"""Which holder was asked to stop last: the text of the lock file at that time."""
 
 
 def lock_report(layout: ClusterLayout) -> LockReport:
@@ -45,8 +58,13 @@ def release(layout: ClusterLayout, progress: Progress, *, wait_s: float, force: 
     journal = Journal(Path(layout.journal), verb="lock release", user=getpass.getuser())
     number = signal.SIGKILL if force else signal.SIGINT
     patience_s = _KILL_PATIENCE_S if force else wait_s
+    # A second SIGINT would stop the verb where it is, and not at a clean point (runbooks/control.py).
+    asked = path.with_name(_ASKED)
+    is_asked = not force and read_holder(asked) == holder
     try:
-        end_holder(path, state, number)
+        if not is_asked:
+            end_holder(path, state, number)
+            write_file(asked, msgspec.json.encode(holder), PRIVATE_MODE)
     except ProcessLookupError:
         if lock_state(path).held:
             raise _other_holder(path, state) from None
@@ -58,7 +76,8 @@ def release(layout: ClusterLayout, progress: Progress, *, wait_s: float, force: 
             why="it belongs to another user",
             next_step=f"ask {holder.user} to press Ctrl-C there, or run this command as {holder.user}",
         ) from error
-    progress(f"{number.name} sent to process {state.pid}; waiting for its end …")
+    what = "was asked to stop before" if is_asked else f"got {number.name}"
+    progress(f"process {state.pid} {what}; waiting for its end, at most {patience_s:g} s")
     ended = await_release(path, state.pid, patience_s)
     journal.write("end", what=f"{number.name} to {holder}", result="released" if ended else "still held")
     if not ended:

@@ -14,6 +14,8 @@ from redisforge.errors import GateError
 from redisforge.fleet import journal as journal_module
 from redisforge.fleet.journal import Journal, rotated, without_secrets
 
+LOGIN_URL = "rediss://app:{}@host:6379/0"
+
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -108,7 +110,7 @@ def test_how_a_run_ended(path: Path, error: BaseException | None, result: str) -
         (("x", "--password=s3cret"), ("x", "--password=***")),
         (("x", "--auth-token", "s3cret"), ("x", "--auth-token", "***")),
         (("x", "--password", "--force"), ("x", "--password", "--force")),
-        (("x", "rediss://app:s3cret@host:6379/0"), ("x", "rediss://app:***@host:6379/0")),
+        (("x", LOGIN_URL.format("s3cret")), ("x", LOGIN_URL.format("***"))),
         (("cli", "REDIS_REQUIREPASS=s3cret"), ("cli", "REDIS_REQUIREPASS=***")),
         (("scale", "--weight", "redis-1=2"), ("scale", "--weight", "redis-1=2")),
     ],

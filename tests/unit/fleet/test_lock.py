@@ -58,6 +58,12 @@ def test_a_free_lock(path: Path) -> None:
     assert lock_state(path) == LockState(0, None)
 
 
+def test_an_operation_that_fails_gives_the_lock_back_like_any_other(path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), cluster_lock(path, "up"):
+        raise KeyboardInterrupt
+    assert lock_state(path) == LockState(0, None)
+
+
 def test_a_second_operation_is_told_who_holds_it_and_where_to_look(path: Path, other: subprocess.Popen[str]) -> None:
     with pytest.raises(LockedError) as caught, cluster_lock(path, "up"):
         pytest.fail("it is held")
