@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_pieces_hold_every_slot_once_and_keep_their_limit(slots: list[int], size
     assert [slot for piece in pieces for slot in piece] == slots
     for piece in pieces:
         assert len(piece) == 1 or sum(size_of[slot] for slot in piece) <= limit * (1 + 1e-9)
-    for piece, after in zip(pieces, pieces[1:], strict=False):  # none is cut off earlier than it must be
+    for piece, after in itertools.pairwise(pieces):  # none is cut off earlier than it must be
         assert sum(size_of[slot] for slot in (*piece, after[0])) > limit * (1 - 1e-9)
 
 
