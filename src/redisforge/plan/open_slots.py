@@ -147,8 +147,19 @@ def decide(slot: OpenSlot, nodes: Sequence[NodeFacts], keys: KeyCounts) -> Mendi
         if target in masters and target != slot.owner:
             return _of_pair(slot, target, keys)
         if target and target != slot.owner:
+            if heir := _heir(slot, target, nodes, keys):
+                return _of_pair(slot, heir, keys)
             return Blocked(slot.slot, target, "the node that it was moved to does not answer: it may hold keys of it")
     return _without_migrating(slot, nodes, keys)
+
+
+def _heir(slot: OpenSlot, target: str, nodes: Sequence[NodeFacts], keys: KeyCounts) -> str:
+    """Who took over from a `target` that is dead: nobody sees that with slots any more, and one master has keys of the
+    slot that it neither owns nor has open. "" if it cannot be told."""
+    if any(peer.slots for node in nodes if node.reachable for peer in node.peers if peer.id == target):
+        return ""
+    holders = [node for node, count in keys.items() if count and node != slot.owner and node not in slot.marked]
+    return holders[0] if len(holders) == 1 else ""
 
 
 def _adopt(slot: OpenSlot, keys: KeyCounts) -> Mending | None:

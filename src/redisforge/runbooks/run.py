@@ -15,6 +15,7 @@ from redisforge.fleet.journal import Journal
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import (
     AssignSlots,
+    MendSlots,
     MoveSlots,
     NodeStep,
     Phase,
@@ -30,6 +31,7 @@ from redisforge.model.unit import Unit
 from redisforge.plan.gates import reasons_against
 from redisforge.plan.view import newcomers
 from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.moving import SlotMover
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.work import Worker
 
@@ -47,7 +49,10 @@ _LOG_TAIL_LINES = 12
 
 
 class Runner:
-    """Carries out phases on one cluster. `units` are the Units by name; empty when none are ours."""
+    """Carries out phases on one cluster. `units` are the Units by name; empty when none are ours.
+
+    `mover` moves slots, for verbs that do. `again` is the command that goes on after a failure.
+    """
 
     def __init__(
         self,
@@ -56,7 +61,12 @@ class Runner:
         units: Mapping[str, Unit],
         journal: Journal,
         progress: Progress,
+        *,
+        mover: SlotMover | None = None,
+        again: str = "redisforge up",
     ) -> None:
+        self._mover = mover
+        self._again = again
         self._cluster = cluster
         self._observer = observer
         self._journal = journal
@@ -97,7 +107,12 @@ class Runner:
         starts = [step for step in steps if isinstance(step, StartUnit)]
         if starts:
             await self._start(starts)
-        others = [step for step in steps if not isinstance(step, StartUnit | MoveSlots)]
+        moves = [step for step in steps if isinstance(step, MoveSlots)]
+        if self._mover and moves:
+            await self._mover.move(moves, facts)
+        if self._mover and any(isinstance(step, MendSlots) for step in steps):
+            await self._mover.mend(facts)
+        others = [step for step in steps if not isinstance(step, StartUnit | MoveSlots | MendSlots)]
         by_target = groupby(sorted(others, key=target_of), key=target_of)
         sequences = [list(group) for _, group in by_target]
         await asyncio.gather(*(self._sequence(sequence, facts) for sequence in sequences))
@@ -142,7 +157,7 @@ class Runner:
                     where=topology.name,
                     why="\n".join(reasons[:8]),
                     next_step="`redisforge status` shows the state, `redisforge logs` what the processes say; "
-                    "`redisforge up` goes on from here",
+                    f"`{self._again}` goes on from here",
                 )
             if time.monotonic() > asked_at + _FAILOVER_ATTEMPT_S:
                 asked_at = time.monotonic()
@@ -168,7 +183,7 @@ class Runner:
                     f"{unit.name} does not stay up: {unit.last_exit}",
                     where=self._cluster.runtime.log_path(unit.name),
                     why=tail,
-                    next_step="mend the cause and run `redisforge up` again",
+                    next_step=f"mend the cause and run `{self._again}` again",
                 )
 
 

@@ -131,6 +131,21 @@ def test_a_destination_that_was_failed_over_counts_as_its_new_master() -> None:
     assert (mending.owner, mending.giver) == ("N", "S")
 
 
+def test_a_dead_destination_is_followed_by_the_one_that_took_over_its_keys() -> None:
+    away = seen("T", flags=("master", "fail"))
+    source = node("S", owns=True, migrating="T", others=(away,))
+    mending = decided(source, node("N"), node("U"), S=5, N=2)
+    assert isinstance(mending, Mending)
+    assert (mending.owner, mending.giver) == ("N", "S")
+    assert isinstance(decided(source, node("N"), node("U"), S=5, N=2, U=1), Blocked)
+
+
+def test_a_dead_destination_that_was_not_failed_over_blocks_whoever_has_keys() -> None:
+    away = PeerView(id="T", address="10.0.0.9", port=6379, flags=("master", "fail"), slots=(OTHERS,))
+    source = node("S", owns=True, migrating="T", others=(away,))
+    assert isinstance(decided(source, node("N"), node("V"), node("U"), S=5, N=2), Blocked)
+
+
 def test_an_owner_that_does_not_answer_blocks_only_if_others_have_keys() -> None:
     view = seen("S", flags=("master", "fail"), owns=True)
     target = node("T", importing="S", others=(view,))
