@@ -102,6 +102,8 @@ def down(
 
 def _load(path: Path | None, cluster_name: str | None) -> LoadedConfig:
     """The declared topology: from --config, from redisforge.yaml here, or from the file that raised the cluster."""
+    from msgspec.structs import replace
+
     from redisforge.config.load import load
     from redisforge.errors import UsageError
     from redisforge.runbooks.cluster import (
@@ -111,6 +113,7 @@ def _load(path: Path | None, cluster_name: str | None) -> LoadedConfig:
         home_folder,
         read_topology,
     )
+    from redisforge.runbooks.declare import as_recorded
 
     declared = cluster_name or declared_name(Path.cwd()) or DEFAULT_NAME
     layout = cluster_layout(home_folder(os.environ), declared)
@@ -127,7 +130,9 @@ def _load(path: Path | None, cluster_name: str | None) -> LoadedConfig:
             where=loaded.topology.source or "the built-in topology",
             next_step="give its file with --config, or set `name:` in it",
         )
-    return loaded
+    overridden = frozenset(variable.name for variable in loaded.used_environment)
+    layout = cluster_layout(home_folder(os.environ), loaded.topology.name)
+    return replace(loaded, topology=as_recorded(loaded.topology, layout, overridden))
 
 
 def _show(raised: Raised) -> None:

@@ -16,6 +16,7 @@ from redisforge.model.slots import describe
 from redisforge.model.steps import Gate, Phase, Promote
 from redisforge.model.topology import Role, Topology
 from redisforge.plan.ready import whole_first
+from redisforge.plan.roles import even_roles
 from redisforge.plan.view import copies_of
 
 Mode = Literal["handover", "force", "takeover"]
@@ -82,3 +83,18 @@ def _heir(topology: Topology, facts: Facts, owner: PeerView, wanted: Failover) -
         why=f"{wanted.heir or 'none'} is {'no' * bool(wanted.heir) or 'a'} replica of {wanted.node} that is in sync",
         next_step="`redisforge status` shows the replicas; `redisforge up` attaches what is missing",
     )
+
+
+def roles_phase(topology: Topology, facts: Facts) -> Phase | None:
+    """The next planned failover that makes the masters' spread over zones and hosts more even, or None.
+
+    Raises:
+        RefusedError: slots are not served.
+    """
+    if phase := whole_first(topology, facts):
+        return phase
+    for promotion in even_roles(topology, facts):
+        step = Promote(node=promotion.replica, mode="handover", why=promotion.why)
+        title = f"let {promotion.replica} take over from {promotion.master}"
+        return Phase(title=title, steps=(step,), gate=Gate("settled", 60.0))
+    return None

@@ -14,6 +14,8 @@ from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.view import connected_ids
 
+_MEET_DEADLINE_S = 75.0
+"""A node that was forgotten is not let in again for 60 s (cluster_legacy.c, CLUSTER_BLACKLIST_TTL)."""
 MEET_ALL_PAIRS_UP_TO = 16
 """Up to this many nodes everybody is introduced to everybody (fastest); above, one node introduces all."""
 
@@ -35,7 +37,7 @@ def introduce(topology: Topology, facts: Facts) -> Phase | None:
         pairs = [pair for pair in pairs if pair[0] == hub] or pairs
     why = "they do not know, or do not reach, each other"
     steps = tuple(Meet(node=first, other=second, why=why) for first, second in pairs)
-    return Phase(title="introduce the nodes", steps=steps, gate=Gate("all_met", 20.0 + len(reachable) / 10))
+    return Phase(title="introduce the nodes", steps=steps, gate=Gate("all_met", _MEET_DEADLINE_S + len(reachable) / 10))
 
 
 def tell_slots(topology: Topology, facts: Facts) -> Phase | None:

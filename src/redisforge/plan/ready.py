@@ -5,14 +5,12 @@ from __future__ import annotations
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import count, describe, subtract
-from redisforge.model.steps import AllowReads, Gate, MendSlots, Phase
+from redisforge.model.steps import AllowReads, Gate, MendSlots, Phase, RefuseReads
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.view import ALL_SLOTS, owned_slots, replicas_of
 
 SETTLE_DEADLINE_S = 60.0
-_FRESH_S = 5.0
-"""A node that has just started has read its users anew, and Envoy finds it healthy within a second."""
 
 
 def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = frozenset()) -> Phase | None:
@@ -36,7 +34,7 @@ def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = froz
                 "of a dead master take over",
             )
         return Phase(title="wait until the cluster is in order", steps=(), gate=gate)
-    gate = Gate("endpoints_serve", 15.0, without=tuple(sorted(without)))
+    gate = Gate("endpoints_serve", 15.0)  # nodes that leave are served from until they are forgotten
     if gates.reasons_against(gate, topology, facts):
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
     return None
@@ -53,8 +51,8 @@ def best_replica(facts: Facts, master_id: str, leaving: frozenset[str] = frozens
 
 
 def left_unread(topology: Topology, facts: Facts, but: frozenset[str] = frozenset()) -> Phase | None:
-    """Give reads back to replicas that get none: one that has just started is waited for, another was left so by a verb
-    that was cut off. `but` are nodes that may stay so."""
+    """Give reads back to replicas in sync that get none, but for those in `but`: they were taken out of the reader
+    endpoints for a restart or for another master, perhaps by a verb that was cut off."""
     for node in facts.reachable_nodes():
         if (
             node.role is not Role.REPLICA
@@ -63,12 +61,18 @@ def left_unread(topology: Topology, facts: Facts, but: frozenset[str] = frozense
             or not refuses_reads(facts, node)
         ):
             continue
-        fresh = node.uptime_s < _FRESH_S
-        why = "an earlier verb was cut off before it restarted the node"
-        steps = () if fresh else (AllowReads(node=node.name, why=why),)
-        title = f"wait until {node.name} serves reads" if fresh else f"let {node.name} serve reads again"
-        return Phase(title=title, steps=steps, gate=Gate("read_again", 15.0, node=node.name))
+        step = AllowReads(node=node.name, why="it is in sync")
+        gate = Gate("read_again", 15.0, node=node.name)
+        return Phase(title=f"let {node.name} serve reads again", steps=(step,), gate=gate)
     return None
+
+
+def refuse_reads(node_name: str, why: str) -> Phase:
+    """Take a node out of the reader endpoints."""
+    gate = Gate("unread", 15.0, node=node_name)
+    return Phase(
+        title=f"take {node_name} out of the reader endpoints", steps=(RefuseReads(node=node_name, why=why),), gate=gate
+    )
 
 
 def refuses_reads(facts: Facts, node: NodeFacts) -> bool:

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from redisforge.errors import ConfigError
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import count
 from redisforge.model.topology import Host, RedisNode, Role, Topology
 from redisforge.plan.view import actual_shards, newest_owners, replicas_of, view_of
 
+_HIGHEST_PORT = 65535
 _NUMBERED = re.compile(r"redis-(\d+)")
 
 
@@ -24,6 +26,9 @@ def grow(topology: Topology, shards: int, replicas: int, actual: Mapping[str, in
     """`topology` with at least `shards` shards of `replicas` replicas each; no node is taken away.
 
     `actual` is the shard of each node as the cluster has it (plan/view.actual_shards).
+
+    Raises:
+        ConfigError: a new node would need a port above 65535.
     """
     nodes = list(topology.nodes)
     members: dict[int, list[RedisNode]] = {shard: [] for shard in range(shards)}
@@ -83,6 +88,12 @@ def _free_port(topology: Topology, nodes: Sequence[RedisNode], address: str) -> 
     port = topology.first_port or min((node.port for node in nodes), default=0)
     while port in taken or port + topology.bus_offset in taken:
         port += 1
+    if port + topology.bus_offset > _HIGHEST_PORT:
+        raise ConfigError(
+            f"no port is left for a node more on {address}",
+            problems=(f"the next one is {port}, and its bus port would be {port + topology.bus_offset}",),
+            next_step="declare a lower ports.redis or ports.bus_offset",
+        )
     return port
 
 
@@ -91,7 +102,7 @@ def keep_places(declared: Topology, recorded: Topology) -> Topology:
     however the nodes would be placed afresh. With more shards or replicas declared, new nodes are added to those.
 
     Raises:
-        ValueError: a port is above 65535.
+        ConfigError: a new node would need a port above 65535.
     """
     hosts = {host.name: host for host in declared.hosts}
     theirs = [node for node in recorded.nodes if node.managed]
@@ -125,7 +136,7 @@ def leaving_nodes(topology: Topology, facts: Facts, shards: int, replicas: int) 
     youngest.
     """
     owners = sorted(newest_owners(facts), key=lambda node: (count(node.slots), -_number(node.name)))
-    leaving = {node.name for node in facts.nodes.values() if is_ghost(topology, facts, node.name)}
+    leaving = _surplus_ghosts(topology, facts, shards, replicas)
     for owner in owners[: max(0, len(owners) - shards)]:
         leaving |= {owner.name, *(node.name for node in replicas_of(facts, owner.id))}
     if len(owners) <= shards:
@@ -142,6 +153,22 @@ def leaving_nodes(topology: Topology, facts: Facts, shards: int, replicas: int) 
             kept.append(best)
         leaving |= {node.name for node in spare}
     return frozenset(leaving)
+
+
+def _surplus_ghosts(topology: Topology, facts: Facts, shards: int, replicas: int) -> set[str]:
+    """Declared nodes that do not exist and are not wanted: an earlier run removed them, and was cut off before it could
+    record that. Those that are wanted have not been started yet."""
+    actual = actual_shards(topology, facts)
+    ghosts = sorted((node.name for node in topology.nodes if is_ghost(topology, facts, node.name)), key=_number)
+    members = Counter(actual[node.name] for node in topology.nodes if node.name not in ghosts)
+    surplus: set[str] = set()
+    for name in ghosts:
+        shard = actual[name]
+        if shard >= shards or members[shard] > replicas:
+            surplus.add(name)
+        else:
+            members[shard] += 1
+    return surplus
 
 
 def _idle_surplus(topology: Topology, facts: Facts, wanted: int) -> set[str]:

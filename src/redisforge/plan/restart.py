@@ -12,9 +12,9 @@ import msgspec
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts
-from redisforge.model.steps import Gate, Phase, Promote, RefuseReads, RestartUnit
+from redisforge.model.steps import Gate, Phase, Promote, RestartUnit
 from redisforge.model.topology import Role, Topology
-from redisforge.plan.ready import best_replica, left_unread, takes_reads, whole_first
+from redisforge.plan.ready import best_replica, left_unread, refuse_reads, takes_reads, whole_first
 
 _RESTART_DEADLINE_S = 120.0
 
@@ -49,14 +49,9 @@ def restart_phase(topology: Topology, facts: Facts, wanted: Restart) -> Phase | 
 def stop_and_start(topology: Topology, facts: Facts, node: NodeFacts, why: str) -> Phase:
     """The next phase on the way of one node through its restart; it is not a master that could hand over."""
     if node.role is Role.REPLICA and takes_reads(topology, facts, node):
-        step = RefuseReads(node=node.name, why="so that no read fails while it restarts")
-        return Phase(title=f"take {node.name} out of the reader endpoints", steps=(step,), gate=_unread(node.name))
+        return refuse_reads(node.name, "so that no read fails while it restarts")
     restart = RestartUnit(unit=node.name, why=why)
     return Phase(title=f"restart {node.name}", steps=(restart,), gate=Gate("settled", _RESTART_DEADLINE_S))
-
-
-def _unread(name: str) -> Gate:
-    return Gate("unread", 15.0, node=name)
 
 
 def _hand_over(facts: Facts, node: NodeFacts, wanted: Restart) -> Phase | None:

@@ -30,7 +30,6 @@ from redisforge.model.steps import (
     Gate,
     MoveSlots,
     Phase,
-    RefuseReads,
     RemoveUnit,
     Replicate,
     Reset,
@@ -40,7 +39,7 @@ from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.balance import Holder, InsufficientRoomError, Move, balance, drain
 from redisforge.plan.joining import introduce, tell_slots
-from redisforge.plan.ready import left_unread, takes_reads, whole_first
+from redisforge.plan.ready import left_unread, refuse_reads, takes_reads, whole_first
 from redisforge.plan.refusals import refuse_data_risks
 from redisforge.plan.resize import id_of
 from redisforge.plan.starting import Wishes, start_units
@@ -137,6 +136,8 @@ def _attach(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
         if not idle and not orphan:
             continue
         master = _master_for(topology, facts, node, wanted, future, load)
+        if orphan and takes_reads(topology, facts, seen):
+            return refuse_reads(node.name, "it is about to copy the data of another master")
         if master and master.id != seen.id:
             load[master.id] += 1
             steps.append(
@@ -241,10 +242,7 @@ def _part(topology: Topology, facts: Facts, wanted: Scale, done: frozenset[str])
     living = [facts.nodes[name] for name in ids if facts.nodes[name].reachable]
     reading = [n for n in living if n.role is Role.REPLICA and n.master_link_up and takes_reads(topology, facts, n)]
     if reading:
-        node = reading[0]
-        step = RefuseReads(node=node.name, why="it is about to leave")
-        gate = Gate("unread", 15.0, node=node.name)
-        return Phase(title=f"take {node.name} out of the reader endpoints", steps=(step,), gate=gate)
+        return refuse_reads(reading[0].name, "it is about to leave")
     without = tuple(ids)
     forget = tuple(
         Forget(node=node.name, node_id=node_id, why=f"{name} leaves")

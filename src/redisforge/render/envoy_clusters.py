@@ -96,6 +96,9 @@ def _redis_cluster(pool: Pool) -> dict[str, Value]:
         "common_lb_config": {"update_merge_window": _at_once()},
     }
     if pool.prefers_replicas:
+        specific["ignore_health_on_host_removal"] = Noted(
+            True, "A node that has left the cluster is dropped at once, however well it is."
+        )
         specific["health_checks"] = Noted(
             [_ping(interval_s=1, timeout_s=1, unhealthy_threshold=1)],
             "A replica that is down or still loading gets no reads. Writes and reads of a master do not ask "

@@ -11,6 +11,7 @@ import getpass
 import os
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,27 +27,49 @@ from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.predict import Planner, predict
 from redisforge.plan.starting import Wishes
-from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.cluster import Cluster, record_topology
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge
+from redisforge.runbooks.declare import declare_options
+from redisforge.runbooks.moving import MoveLimits, SlotMover
 from redisforge.runbooks.observe import Observer
-from redisforge.runbooks.run import Progress, Runner
-from redisforge.runbooks.units import Programs, build_units
+from redisforge.runbooks.preflight import check_certificate_names, check_ports, check_space
+from redisforge.runbooks.run import Account, Progress, Runner
+from redisforge.runbooks.units import Programs, build_units, certificate_names
 
 if TYPE_CHECKING:
     from redisforge.runbooks.client_probe import ClientProbe
 
 
+def _same(topology: Topology, _: Facts) -> Topology:
+    return topology
+
+
+def _nothing(_: Topology) -> Mapping[tuple[str, ...], str]:
+    return {}
+
+
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """A change: its name, what it is asked to do (for the journal), and how the facts become its planner.
 
-    `needs_units`: it starts or restarts Units, so their files and programs are prepared.
+    `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared. `target`: the
+    topology that the verb works towards, if it adds nodes. `result`: the topology that is left when it is done; it is
+    recorded. `declares`: options that redisforge.yaml has to have from then on.
     """
 
     name: str
     what: str
-    planner: Callable[[Topology, Facts], Planner]
+    planner: Callable[[Topology, Facts, Wishes], Planner]
     needs_units: bool = False
+    target: Callable[[Topology, Facts], Topology] = _same
+    result: Callable[[Topology, Facts], Topology] = _same
+    declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
+    limits: MoveLimits = MoveLimits()
+
+    @property
+    def command(self) -> str:
+        """The command line that does, or goes on with, the same."""
+        return f"redisforge {self.name} {self.what}".strip()
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,30 +102,74 @@ def change(cluster: Cluster, verb: Verb, allowance: Allowance, progress: Progres
 def plan_change(cluster: Cluster, verb: Verb) -> Plan:
     """`--dry-run`: the plan that `change` would carry out now. Nothing is changed. Raises as `change`."""
 
-    async def look() -> Facts:
-        async with Observer(cluster, with_listing=True) as observer:
-            return await observer.look(fresh_units=True, always_probe=True)
+    async def plan() -> Plan:
+        facts = await _look(cluster)
+        topology = verb.target(cluster.topology, facts)
+        if topology != cluster.topology:
+            facts = await _look(msgspec.structs.replace(cluster, topology=topology))
+        names = (*(node.name for node in topology.nodes if node.managed), *(envoy.name for envoy in topology.envoys))
+        wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else Wishes()
+        return predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
 
-    facts = asyncio.run(look())
-    planner = verb.planner(cluster.topology, facts)
-    return predict(cluster.topology, facts, Wishes(), planner)
+    return asyncio.run(plan())
+
+
+async def _look(cluster: Cluster) -> Facts:
+    async with Observer(cluster, with_listing=True) as observer:
+        return await observer.look(fresh_units=True, always_probe=True)
 
 
 async def _carry_out(
-    cluster: Cluster, verb: Verb, allowance: Allowance, journal: Journal, progress: Progress
+    before: Cluster, verb: Verb, allowance: Allowance, journal: Journal, progress: Progress
 ) -> ChangeReport:
-    units = prepared_units(cluster, os.environ, progress) if verb.needs_units else {}
+    facts = await _look(before)
+    topology = verb.target(before.topology, facts)
+    cluster = msgspec.structs.replace(before, topology=topology)
     async with Observer(cluster, with_listing=True) as observer:
-        facts = await observer.look(fresh_units=True)
-        planner = verb.planner(cluster.topology, facts)
-        runner = Runner(cluster, observer, units, journal, progress)
+        facts = await observer.look(fresh_units=True, always_probe=True)
+        units = ready_units(cluster, facts, progress) if verb.needs_units else {}
+        wishes = Wishes({unit.name: unit.config_hash for unit in units.values()})
+        planner = verb.planner(topology, facts, wishes)
+        notices: tuple[str, ...] = ()
+        if topology != before.topology:
+            record_topology(cluster)  # before anything starts: `status` and `down` must find what a killed run left
+            notices = declare_options(topology, verb.declares(topology))
         async with _Watch(cluster, allowance, journal, progress) as watch:
             control = Control(progress, watch.check)
+            mover = SlotMover(cluster, journal, progress, verb.limits, control.stop_requested)
+            runner = Runner(cluster, observer, units, Account(journal, progress, verb.command), mover)
             with control.listening():
-                phases, _ = await converge(runner, planner, facts, control.safe_point)
+                phases, facts = await converge(runner, planner, facts, control.safe_point)
+    left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
+    if left.topology != topology:
+        record_topology(left)
+        notices = tuple(dict.fromkeys((*notices, *declare_options(left.topology, verb.declares(left.topology)))))
+    if left.topology != before.topology and verb.needs_units:
+        await _refresh(left, progress)
     return ChangeReport(
-        verb=verb.name, cluster=cluster.topology.name, what=verb.what, phases=phases, probe=watch.report
+        verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report, notices=notices
     )
+
+
+def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str, Unit]:
+    """The Units of a cluster, with room, ports and certificates for those that are new.
+
+    Raises:
+        RedisForgeError: what a host lacks, before anything was started.
+    """
+    from redisforge.security.certificates import ensure_certificates
+
+    check_space(cluster.layout, cluster.topology)
+    check_certificate_names(cluster.topology)
+    check_ports(cluster.topology, cluster.layout, facts)
+    names = certificate_names(cluster.topology)
+    ensure_certificates(cluster.layout, names, cluster.topology.tls, datetime.now(UTC))
+    return prepared_units(cluster, os.environ, progress)
+
+
+async def _refresh(cluster: Cluster, progress: Progress) -> None:
+    """Every Unit's files name the nodes that there are now; nothing restarts for that."""
+    await cluster.runtime.place(list(prepared_units(cluster, os.environ, progress).values()))
 
 
 class _Watch:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from redisforge.disk import PUBLIC_MODE, write_file
 from redisforge.errors import HostError, NotFoundError, RedisForgeError
 from redisforge.fleet.runtime import ProcessRuntime, Runtime
 from redisforge.fleet.transport import LocalTransport, Transport
@@ -189,6 +190,13 @@ def read_topology(layout: ClusterLayout) -> Topology:
             why=str(error),
             next_step="run `redisforge up` again where its redisforge.yaml lies; it writes the record anew",
         ) from error
+
+
+def record_topology(cluster: Cluster) -> None:
+    """Record the topology, so that every verb finds the cluster as it is now; writes only what differs."""
+    path, content = Path(cluster.layout.topology), topology_json(cluster.topology).encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_file(path, content, PUBLIC_MODE)
 
 
 def topology_json(topology: Topology) -> str:

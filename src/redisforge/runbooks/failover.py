@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from redisforge.model.facts import Facts
 from redisforge.model.topology import Topology
-from redisforge.plan.failover import Failover, Mode, failover_phase
+from redisforge.plan.failover import Failover, Mode, failover_phase, roles_phase
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
+from redisforge.plan.starting import Wishes
 from redisforge.runbooks.change import Verb
 
 
 def failover_verb(node: str, *, heir: str = "", mode: Mode = "handover") -> Verb:
     """Move the slots of `node` to one of its replicas (`heir`, if one is named)."""
 
-    def planner(topology: Topology, facts: Facts) -> Planner:
+    def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
         named = named_node(topology, facts, node).name
         to = named_node(topology, facts, heir).name if heir else ""
         wanted = Failover(node=named, heir=to, mode=mode)
@@ -21,3 +22,12 @@ def failover_verb(node: str, *, heir: str = "", mode: Mode = "handover") -> Verb
 
     what = f"{node}{f' to {heir}' if heir else ''}{'' if mode == 'handover' else f' ({mode})'}"
     return Verb(name="failover", what=what, planner=planner)
+
+
+def roles_verb() -> Verb:
+    """Spread the masters over zones and hosts by planned failovers, one after the other."""
+
+    def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        return lambda seen: roles_phase(topology, seen)
+
+    return Verb(name="rebalance", what="--roles", planner=planner)

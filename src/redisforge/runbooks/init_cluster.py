@@ -39,7 +39,7 @@ from redisforge.redis.connection import Login, ReplyError, speaks_plain_text
 from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
-from redisforge.runbooks.run import Progress, Runner
+from redisforge.runbooks.run import Account, Progress, Runner
 
 LEAST_NODES = 6
 LEAST_MASTERS = 3
@@ -97,7 +97,7 @@ async def _form(wanted: Formation, progress: Progress) -> Formed:
     with tempfile.TemporaryDirectory(prefix="redisforge-") as folder:
         journal = Journal(Path(folder, "journal.jsonl"), verb="init-cluster", user=getpass.getuser())
         async with Observer(cluster, login=wanted.login, with_listing=True) as observer:
-            runner = Runner(cluster, observer, {}, journal, progress)
+            runner = Runner(cluster, observer, {}, Account(journal, progress, "redisforge init-cluster"))
             while phase := next_phase(topology, facts, Wishes()):
                 if len(done) >= _ROUND_LIMIT:
                     raise GateError(f"no end after {_ROUND_LIMIT} phases", why=f"the last one was: {done[-1]}")

@@ -118,7 +118,8 @@ def refuse_fewer_nodes(topology: Topology, layout: ClusterLayout) -> None:
             "fewer nodes are declared than the cluster has",
             where=topology.source or topology.name,
             why=f"{', '.join(left_out)} are members of it; `up` adds what is missing and removes nothing",
-            next_step=f"declare shards: {recorded.shards} and replicas: {recorded.replicas}",
+            next_step="`redisforge scale` takes them out, after their slots have gone to the others; or declare "
+            f"shards: {recorded.shards} and replicas: {recorded.replicas}",
         )
 
 

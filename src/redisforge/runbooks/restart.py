@@ -10,6 +10,7 @@ from redisforge.model.topology import RedisNode, Topology
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
 from redisforge.plan.restart import Restart, restart_phase
+from redisforge.plan.starting import Wishes
 from redisforge.runbooks.change import Verb
 
 
@@ -17,7 +18,7 @@ def restart_verb(names: tuple[str, ...], *, force: bool = False) -> Verb:
     """Restart the named nodes, or all that RedisForge runs."""
     since_s = time.time()
 
-    def planner(topology: Topology, facts: Facts) -> Planner:
+    def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
         chosen = [named_node(topology, facts, name) for name in names] or [n for n in topology.nodes if n.managed]
         _refuse_unmanaged(chosen)
         wanted = Restart(names=frozenset(node.name for node in chosen), since_s=since_s, force=force)

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,10 +49,18 @@ _CRASHES_TO_GIVE_UP = 3
 _LOG_TAIL_LINES = 12
 
 
+class Account(NamedTuple):
+    """How a verb gives account of itself: to the audit trail, to the operator, and with the command that goes on."""
+
+    journal: Journal
+    progress: Progress
+    again: str = "redisforge up"
+
+
 class Runner:
     """Carries out phases on one cluster. `units` are the Units by name; empty when none are ours.
 
-    `mover` moves slots, for verbs that do. `again` is the command that goes on after a failure.
+    `mover` moves slots, for verbs that do.
     """
 
     def __init__(
@@ -59,18 +68,13 @@ class Runner:
         cluster: Cluster,
         observer: Observer,
         units: Mapping[str, Unit],
-        journal: Journal,
-        progress: Progress,
-        *,
+        account: Account,
         mover: SlotMover | None = None,
-        again: str = "redisforge up",
     ) -> None:
-        self._mover = mover
-        self._again = again
         self._cluster = cluster
         self._observer = observer
-        self._journal = journal
-        self._progress = progress
+        self._journal, self._progress, self._again = account
+        self._mover = mover
         self._worker = Worker(cluster, observer.asker, units)
         self.started: set[str] = set()
         self.gave_slots = False
@@ -145,7 +149,8 @@ class Runner:
         deadline = time.monotonic() + gate.deadline_s
         pause_s = _POLL_FIRST_S
         asked_at = time.monotonic()
-        facts = await self._observer.look(fresh_units=True)
+        probe = gate.name == "endpoints_serve"
+        facts = await self._observer.look(fresh_units=True, always_probe=probe)
         while reasons := (*reasons_against(gate, topology, facts), *_not_promoted(phase, facts)):
             if not started.issuperset(newcomers(before, facts)):
                 return facts
@@ -164,7 +169,7 @@ class Runner:
                 await self._ask_again(phase, facts)
             await asyncio.sleep(pause_s)
             pause_s = min(_POLL_LAST_S, pause_s * _POLL_GROWTH)
-            facts = await self._observer.look()
+            facts = await self._observer.look(always_probe=probe)
         return facts
 
     async def _ask_again(self, phase: Phase, facts: Facts) -> None:

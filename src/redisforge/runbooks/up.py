@@ -12,14 +12,13 @@ import asyncio
 import getpass
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from redisforge.disk import PUBLIC_MODE, write_file
 from redisforge.errors import GateError, NotFoundError, RedisForgeError, SecretError, UnhealthyError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
@@ -34,7 +33,7 @@ from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.starting import Wishes
-from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, topology_json
+from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, record_topology
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
@@ -46,7 +45,7 @@ from redisforge.runbooks.preflight import (
     check_space,
     refuse_fewer_nodes,
 )
-from redisforge.runbooks.run import Progress, Runner
+from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.smoke import SmokeTest
 from redisforge.runbooks.test_cluster import cluster_doors
 from redisforge.runbooks.units import Programs, build_units, certificate_names
@@ -226,29 +225,20 @@ async def _converge(
         facts = await observer.look(fresh_units=True)
         check_addresses(cluster, facts)
         check_ports(cluster.topology, cluster.layout, facts)
-        runner = Runner(cluster, observer, units, journal, progress)
+        runner = Runner(cluster, observer, units, Account(journal, progress))
         try:
-            wishes, record = _wishes(wanted, units), _recorder(cluster)
-            phases, _ = await converge(runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, record)
-            record()
+            wishes = _wishes(wanted, units)
+            # Before the first process starts: `down` must find what a killed `up` left.
+            phases, _ = await converge(
+                runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, lambda: record_topology(cluster)
+            )
+            record_topology(cluster)
         except RedisForgeError as error:
             if site.fresh and not runner.gave_slots and not isinstance(error, GateError):
                 await _take_back(cluster, runner.started, progress)
             raise
         smoke = await SmokeTest(cluster_doors(cluster), secrets.token_hex(4)).run(cluster.topology.name)
     return phases, smoke
-
-
-def _recorder(cluster: Cluster) -> Callable[[], None]:
-    """Records the topology before the first process starts: `down` must find what a killed `up` left."""
-    content = topology_json(cluster.topology).encode()
-
-    def record() -> None:
-        path = Path(cluster.layout.topology)
-        if not path.exists() or path.read_bytes() != content:
-            write_file(path, content, PUBLIC_MODE)
-
-    return record
 
 
 async def _take_back(cluster: Cluster, started: set[str], progress: Progress) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 
+from redisforge.errors import NodeError
 from redisforge.model.facts import Facts
 from redisforge.model.steps import (
     AllowReads,
@@ -27,6 +30,9 @@ from redisforge.model.unit import Unit
 from redisforge.redis import commands
 from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster
+
+_ANSWER_LIMIT_S = 5.0
+_ANSWER_PAUSE_S = 0.01
 
 
 class Worker:
@@ -67,8 +73,25 @@ class Worker:
         await runtime.stop([step.unit])
         if isinstance(step, RestartUnit):
             await runtime.start([self._units[step.unit]])
+            await self._keep_reads_away(step.unit)
         elif isinstance(step, RemoveUnit):
             await runtime.remove([step.unit])
+
+    async def _keep_reads_away(self, name: str) -> None:
+        """A replica that restarted answers, then loads its master's data, and refuses reads meanwhile: let Envoy
+        find it healthy only when it is in sync (AllowReads). A node accepts ACL SETUSER even while it loads."""
+        topology = self._cluster.topology
+        node = next((node for node in topology.nodes if node.name == name), None)
+        users = reading_users(topology) if node else ()
+        deadline = time.monotonic() + _ANSWER_LIMIT_S
+        while node and users and time.monotonic() < deadline:
+            try:
+                for user in users:
+                    await self._asker.call((node.address, node.port), *commands.reads(user, allowed=False))
+            except NodeError:
+                await asyncio.sleep(_ANSWER_PAUSE_S)
+            else:
+                return
 
 
 def node_commands(topology: Topology, step: NodeStep, facts: Facts) -> tuple[tuple[str, ...], ...]:

@@ -1,0 +1,222 @@
+"""redisforge scale, rebalance: nodes join and leave, slots and masters go where they should be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from redisforge.cli.options import (
+    AbortOption,
+    ClusterOption,
+    DryRunOption,
+    JsonOption,
+    ProbeOption,
+    YesOption,
+    the_cluster,
+)
+
+if TYPE_CHECKING:
+    from redisforge.runbooks.cluster import Cluster
+    from redisforge.runbooks.scale import Options
+
+WeightOption = Annotated[
+    list[str] | None,
+    typer.Option("--weight", metavar="NODE=W", help="A master's share of the slots beside the others' 1; repeatable."),
+]
+RateOption = Annotated[
+    str, typer.Option("--max-rate", metavar="SIZE", help="Move at most so much a second, such as 50mb.")
+]
+KeySizeOption = Annotated[
+    str,
+    typer.Option(
+        "--max-key-size",
+        metavar="SIZE",
+        help="Engines without atomic slot migration: leave slots with a bigger key where they are. Default: 64mb.",
+    ),
+]
+
+scale_app = typer.Typer(help="Change the number of nodes of a running cluster.", rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.add_typer(scale_app, name="scale")
+    app.command("rebalance")(rebalance)
+
+
+@scale_app.callback(invoke_without_command=True)
+def scale(
+    context: typer.Context,
+    shards: Annotated[int | None, typer.Option("--shards", min=1, help="Masters; default: as declared.")] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=0, max=5, help="Replicas of each; default: as declared.")
+    ] = None,
+    weight: WeightOption = None,
+    max_rate: RateOption = "",
+    max_key_size: KeySizeOption = "",
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Change the number of nodes that RedisForge runs, while clients go on.
+
+    New nodes start, join and get their share of the slots; what leaves is emptied first. Without options the cluster
+    becomes what redisforge.yaml declares. With options the file is changed, too.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from redisforge.cli.change import run
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.scale import scale_verb
+
+    found = the_cluster(cluster)
+    declared_shards, declared_replicas = _declared_size(found)
+    verb = scale_verb(
+        declared_shards if shards is None else shards,
+        declared_replicas if replicas is None else replicas,
+        _options(weight, max_rate, max_key_size),
+    )
+    _ask_if_smaller(found, shards, replicas, asked=yes or dry_run)
+    run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
+
+
+@scale_app.command("add")
+def add(
+    node: Annotated[str, typer.Argument(metavar="HOST:PORT", help="A running, empty node.")],
+    role: Annotated[
+        Literal["master", "replica"],
+        typer.Option("--role", help="master: gets its share of the slots. replica: protects one that has most need."),
+    ] = "replica",
+    replica_of: Annotated[
+        str, typer.Option("--replica-of", metavar="NODE", help="The master that the replica is for.")
+    ] = "",
+    zone: Annotated[str, typer.Option("--zone", help="Its failure domain; default: its address.")] = "",
+    weight: WeightOption = None,
+    max_rate: RateOption = "",
+    max_key_size: KeySizeOption = "",
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a node that somebody else runs. It needs the cluster's CA and its ACL users."""
+    from redisforge.cli.change import run
+    from redisforge.errors import UsageError
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.init_cluster import parse_nodes
+    from redisforge.runbooks.scale import Newcomer, add_verb
+
+    if replica_of and role == "master":
+        raise UsageError("a master is no replica", next_step="leave out --replica-of, or give --role replica")
+    ((host, port),) = parse_nodes((node,))
+    newcomer = Newcomer(address=host.address, port=port, role=role, master=replica_of, zone=zone)
+    verb = add_verb(newcomer, _options(weight, max_rate, max_key_size))
+    allowance = Allowance(probe=probe, abort_over_ms=abort_over)
+    run(the_cluster(cluster), verb, allowance, dry_run=dry_run, as_json=as_json)
+
+
+@scale_app.command("remove")
+def remove(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A name, an id, host:port, or a beginning.")],
+    force: Annotated[bool, typer.Option("--force", help="Also the last replica of a shard.")] = False,
+    weight: WeightOption = None,
+    max_rate: RateOption = "",
+    max_key_size: KeySizeOption = "",
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a node out of the cluster: its slots go to the others first, then it is forgotten and stopped.
+
+    The data folder of a node that RedisForge runs is deleted at the end: everything in it is elsewhere by then.
+    """
+    from redisforge.cli.change import run
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.scale import remove_verb
+
+    found = the_cluster(cluster)
+    if not (yes or dry_run):
+        typer.confirm(f"Take {node} out of {found.topology.name} and delete it?", abort=True)
+    verb = remove_verb(node, _options(weight, max_rate, max_key_size, force=force))
+    run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
+
+
+def rebalance(
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Spread the masters over zones and hosts by failovers; no slot moves."),
+    ] = False,
+    weight: WeightOption = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", metavar="PCT", min=0.0, help="Move nothing while all are so close to even.")
+    ] = 0.0,
+    max_rate: RateOption = "",
+    max_key_size: KeySizeOption = "",
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move the fewest slots so that every master has its share."""
+    from redisforge.cli.change import run
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.failover import roles_verb
+    from redisforge.runbooks.scale import rebalance_verb
+
+    verb = roles_verb() if roles else rebalance_verb(threshold, _options(weight, max_rate, max_key_size))
+    allowance = Allowance(probe=probe, abort_over_ms=abort_over)
+    run(the_cluster(cluster), verb, allowance, dry_run=dry_run, as_json=as_json)
+
+
+def _options(weights: list[str] | None, max_rate: str, max_key_size: str, *, force: bool = False) -> Options:
+    from redisforge.config.values import size_bytes
+    from redisforge.errors import UsageError
+    from redisforge.runbooks.moving import MoveLimits
+    from redisforge.runbooks.scale import Options
+
+    given: dict[str, float] = {}
+    for text in weights or ():
+        name, separator, number = text.rpartition("=")
+        try:
+            given[name] = float(number)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise UsageError(f"not a weight: {text!r}", next_step="write NODE=W, such as --weight redis-4=2")
+    try:
+        limits = MoveLimits(
+            max_rate_bytes_s=float(size_bytes(max_rate)) if max_rate else None,
+            max_key_bytes=size_bytes(max_key_size) if max_key_size else MoveLimits().max_key_bytes,
+        )
+    except ValueError as error:
+        raise UsageError("not a size", why=str(error), next_step="write a number with kb, mb or gb") from error
+    return Options(weights=given, force=force, limits=limits)
+
+
+def _declared_size(cluster: Cluster) -> tuple[int, int]:
+    """What redisforge.yaml declares now; without a file, what the cluster was last made to be."""
+    from redisforge.config.load import load
+
+    source = cluster.topology.source
+    if not source:
+        return cluster.topology.shards, cluster.topology.replicas
+    topology = load(Path(source), os.environ, Path.cwd()).topology
+    return topology.shards, topology.replicas
+
+
+def _ask_if_smaller(cluster: Cluster, shards: int | None, replicas: int | None, *, asked: bool) -> None:
+    topology = cluster.topology
+    fewer_shards = shards is not None and shards < topology.shards
+    if not asked and (fewer_shards or (replicas is not None and replicas < topology.replicas)):
+        typer.confirm(f"Take nodes out of {topology.name} and delete them, once their slots are elsewhere?", abort=True)

@@ -1,0 +1,256 @@
+"""`scale`: nodes join and leave, and the slots follow; `rebalance`: slots, or masters, go to where they should be.
+
+Each function makes a Verb (runbooks/change.py). What is asked for is looked up and refused here, in the first facts;
+plan/scale.py then says what comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from redisforge.errors import NodeError, RefusedError, UsageError
+from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.slots import count, describe
+from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.plan.named import named_node
+from redisforge.plan.predict import Planner
+from redisforge.plan.removal import LEAST_MASTERS, refuse_removal
+from redisforge.plan.resize import as_it_is, grow, leaving_nodes, without
+from redisforge.plan.scale import Scale, scale_phase, slot_moves
+from redisforge.plan.starting import Wishes
+from redisforge.plan.view import actual_shards, newest_owners
+from redisforge.runbooks.change import Verb
+from redisforge.runbooks.moving import MoveLimits
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verbs of this file have in common. `weights` by node as the operator wrote it; `force`: go on where that
+    leaves a shard less protected."""
+
+    weights: Mapping[str, float] = {}
+    force: bool = False
+    limits: MoveLimits = MoveLimits()
+
+
+def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
+    """As many shards and replicas as asked for, of nodes that RedisForge runs."""
+    if shards < LEAST_MASTERS:
+        raise UsageError(
+            f"a cluster of {shards} masters cannot fail over",
+            why="with fewer than three, no majority is left when one fails",
+            next_step="ask for at least 3 shards",
+        )
+
+    def target(topology: Topology, facts: Facts) -> Topology:
+        grown = grow(topology, shards, replicas, actual_shards(topology, facts))
+        return replace(grown, shards=shards, replicas=replicas)
+
+    def planner(topology: Topology, facts: Facts, wishes: Wishes) -> Planner:
+        leaving = leaving_nodes(topology, facts, shards, replicas)
+        refuse_removal(topology, facts, leaving, force=True)
+        wanted = Scale(leaving=leaving, weights=_weights(topology, facts, options), wishes=wishes)
+        return _planner(topology, facts, wanted)
+
+    def result(topology: Topology, facts: Facts) -> Topology:
+        return _left(topology, facts, leaving_nodes(topology, facts, shards, replicas))
+
+    return Verb(
+        name="scale",
+        what=f"--shards {shards} --replicas {replicas}",
+        planner=planner,
+        needs_units=True,
+        target=target,
+        result=result,
+        declares=lambda topology: {("shards",): str(topology.shards), ("replicas",): str(topology.replicas)},
+        limits=options.limits,
+    )
+
+
+class Newcomer(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that somebody else runs, to be added. `master`: the one that a replica is to replicate; "" for the one
+    that it protects most."""
+
+    address: str
+    port: int
+    role: Literal["master", "replica"]
+    master: str = ""
+    zone: str = ""
+
+
+def add_verb(newcomer: Newcomer, options: Options) -> Verb:
+    """Add a running, empty node to the cluster."""
+    here = f"{newcomer.address}:{newcomer.port}"
+
+    def target(topology: Topology, facts: Facts) -> Topology:
+        if any((node.address, node.port) == (newcomer.address, newcomer.port) for node in topology.nodes):
+            return topology  # an earlier run has recorded it: go on from there
+        return _with_newcomer(topology, facts, newcomer)
+
+    def planner(topology: Topology, facts: Facts, wishes: Wishes) -> Planner:
+        node = named_node(topology, facts, here)
+        _refuse_unfit(topology, facts, node)
+        named = {node.name: named_node(topology, facts, newcomer.master).name} if newcomer.master else {}
+        _refuse_chain(facts, named)
+        wanted = Scale(replica_of=named, weights=_weights(topology, facts, options), wishes=wishes)
+        return _planner(topology, facts, wanted)
+
+    role = f" --role {newcomer.role}" + (f" --replica-of {newcomer.master}" if newcomer.master else "")
+    return Verb(
+        name="scale", what=f"add {here}{role}", planner=planner, needs_units=True, target=target, limits=options.limits,
+        declares=lambda topology: {("shards",): str(topology.shards)},
+    )  # fmt: skip
+
+
+def remove_verb(name: str, options: Options) -> Verb:
+    """Take a node out of the cluster: its slots go to the others first."""
+
+    def target(topology: Topology, facts: Facts) -> Topology:
+        leaving = named_node(topology, facts, name).name
+        staying = [node for node in newest_owners(facts) if node.name != leaving]
+        return replace(topology, shards=min(topology.shards, len(staying))) if staying else topology
+
+    def planner(topology: Topology, facts: Facts, wishes: Wishes) -> Planner:
+        leaving = frozenset({named_node(topology, facts, name).name})
+        refuse_removal(topology, facts, leaving, force=options.force)
+        wanted = Scale(leaving=leaving, weights=_weights(topology, facts, options), wishes=wishes)
+        return _planner(topology, facts, wanted)
+
+    def result(topology: Topology, facts: Facts) -> Topology:
+        return _left(topology, facts, frozenset({named_node(topology, facts, name).name}))
+
+    return Verb(
+        name="scale", what=f"remove {name}", planner=planner, needs_units=True, target=target, result=result,
+        limits=options.limits, declares=lambda topology: {("shards",): str(topology.shards)},
+    )  # fmt: skip
+
+
+def rebalance_verb(threshold_percent: float, options: Options) -> Verb:
+    """Move the fewest slots so that every master has its share by weight."""
+
+    def planner(topology: Topology, facts: Facts, wishes: Wishes) -> Planner:
+        weights = _weights(topology, facts, options)
+        wanted = Scale(weights=weights, threshold_percent=threshold_percent, wishes=wishes)
+        return _planner(topology, facts, wanted)
+
+    words = [f"--weight {name}={weight:g}" for name, weight in options.weights.items()]
+    words += [f"--threshold {threshold_percent:g}"] if threshold_percent else []
+    return Verb(name="rebalance", what=" ".join(words), planner=planner, limits=options.limits)
+
+
+def _planner(topology: Topology, facts: Facts, wanted: Scale) -> Planner:
+    refuse_broken(topology, facts)
+    slot_moves(topology, facts, wanted)  # bad weights and missing room are told before anything is started
+    return lambda seen: scale_phase(topology, seen, wanted)
+
+
+def _left(topology: Topology, facts: Facts, leaving: frozenset[str]) -> Topology:
+    """What is left: the leaving nodes are gone, and everything else is recorded as it is now."""
+    return as_it_is(without(topology, leaving), facts)
+
+
+def _weights(topology: Topology, facts: Facts, options: Options) -> dict[str, float]:
+    return {named_node(topology, facts, name).name: weight for name, weight in options.weights.items()}
+
+
+def refuse_broken(topology: Topology, facts: Facts) -> None:
+    """A cluster that is down as a whole is not changed. Raises RefusedError."""
+    states = {node.cluster_state for node in facts.reachable_nodes() if node.slots}
+    silent = [node for node in topology.nodes if not facts.nodes[node.name].reachable]
+    if facts.reachable_nodes() or not silent:
+        if states == {"fail"} and silent:
+            raise RefusedError(
+                "the cluster is in the state fail",
+                where=topology.name,
+                why="; ".join(f"{node.name}: {facts.nodes[node.name].problem}" for node in silent[:4]),
+                next_step="`redisforge status` says which slots are not served; `redisforge up` starts what does not "
+                "run, `redisforge failover NODE --force` lets a replica take over",
+            )
+        return
+    raise NodeError(
+        "no node of the cluster answers",
+        where=topology.name,
+        why="; ".join(f"{node.name}: {facts.nodes[node.name].problem}" for node in silent[:3]),
+        next_step="`redisforge up` starts what does not run",
+    )
+
+
+def _with_newcomer(topology: Topology, facts: Facts, newcomer: Newcomer) -> Topology:
+    shards = actual_shards(topology, facts)
+    is_master = newcomer.role == "master"
+    shard = topology.shards
+    if newcomer.master:
+        shard = shards[named_node(topology, facts, newcomer.master).name]
+    elif not is_master:
+        sizes = {number: list(shards.values()).count(number) for number in range(topology.shards)}
+        shard = min(sizes, key=lambda number: (sizes[number], number))
+    node = RedisNode(
+        name=f"{newcomer.address}:{newcomer.port}",
+        host=newcomer.address,
+        address=newcomer.address,
+        zone=newcomer.zone or newcomer.address,
+        port=newcomer.port,
+        bus_port=newcomer.port + 10000,
+        shard=shard,
+        intended_role=Role.MASTER if is_master else Role.REPLICA,
+        managed=False,
+    )
+    return replace(topology, nodes=(*topology.nodes, node), shards=topology.shards + is_master)
+
+
+def _refuse_unfit(topology: Topology, facts: Facts, node: RedisNode) -> None:
+    """The new node answers, is empty, and of the cluster's engine and series. Raises NodeError, RefusedError."""
+    seen = facts.nodes[node.name]
+    if not seen.reachable:
+        raise NodeError(
+            "the new node cannot be used",
+            where=node.name,
+            why=seen.problem,
+            next_step="it must listen there with TLS, a certificate of this cluster's CA, cluster-enabled yes, and the "
+            "cluster's ACL users (users.acl of any node)",
+        )
+    others = [other for other in facts.reachable_nodes() if other.name != node.name]
+    known = {peer.id for other in others for peer in other.peers}
+    if seen.id in known:
+        return  # a member already: an earlier run has introduced it
+    _refuse_full(seen)
+    series = {_series(other.version) for other in others}
+    if series and _series(seen.version) not in series:
+        raise RefusedError(
+            "the new node runs another version",
+            where=node.name,
+            why=f"it runs {seen.version}, the cluster {', '.join(sorted({other.version for other in others}))}; "
+            "replicas cannot read the data format of a newer master",
+            next_step="start it with the cluster's version, or upgrade the cluster first (`redisforge upgrade`)",
+        )
+
+
+def _refuse_full(seen: NodeFacts) -> None:
+    if seen.is_blank:
+        return
+    why = f"it stores {seen.keys} keys" if seen.keys else f"it knows {len(seen.peers) - 1} other nodes"
+    if seen.slots:
+        why = f"it owns {count(seen.slots)} slots ({describe(seen.slots)})"
+    raise RefusedError(
+        "the new node is not empty, or belongs to another cluster",
+        where=seen.name,
+        why=why,
+        next_step="empty it (FLUSHALL, then CLUSTER RESET HARD), or give another node",
+    )
+
+
+def _series(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _refuse_chain(facts: Facts, named: Mapping[str, str]) -> None:
+    for master in named.values():
+        if facts.nodes[master].role is not Role.MASTER or not facts.nodes[master].slots:
+            raise UsageError(
+                f"{master} is no master with slots",
+                why="a replica of a replica is not possible in a cluster",
+                next_step="name a master; `redisforge status` shows them",
+            )
