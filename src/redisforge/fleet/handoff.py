@@ -1,0 +1,314 @@
+"""The hand-off: a master that stops, or that died, gives its slots to its best replica at once.
+
+Of the standard library alone, like keeper.py, which loads it from its own folder. Redis itself would notice a dead
+master after cluster-node-timeout and more; who started the process sees its end in the same millisecond.
+
+Told to stop: the replica that is most in sync is asked for CLUSTER FAILOVER. Redis pauses the master's writes until
+the replica has everything, so clients see no error. The child is stopped when it has become a replica.
+
+Died: everything that takes time is prepared while the child lives (`sample`, about once a second, over one kept
+connection): who its replicas are, how far they are, which history and how many keys the child had. After its death
+the best replica is told to take over without its master (CLUSTER FAILOVER FORCE: the other masters vote, so there must
+be a majority of them). The child is started again when that is done, and comes back as a replica.
+
+What it never does:
+- act for a node that still answers: the process has ended, and its port refuses connections;
+- promote a replica that is more than `max_lag_bytes` behind the last sample, that had no link then, that loads, that
+  syncs, that holds another history than the master's, or that is empty while the master was not: then the child
+  starts again with its data, or Redis's own detection decides;
+- promote two: only the one keeper of the dead master does this, it asks one replica, and it does nothing when one of
+  them is a master already. Should an operator ask another at the same moment, the vote decides: the masters refuse
+  who claims slots with an older epoch than their owner's.
+
+Everything is in handoff.json in the Unit's folder, read anew each time: `enabled: false` there switches it off.
+Source of the orders: redis.io CLUSTER FAILOVER, INFO.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from redisforge.fleet.peers import Line
+
+Document = dict[str, Any]
+"""handoff.json as it was read."""
+
+SAMPLE_VALID_S = 5.0
+"""An older sample says too little about how far a replica is behind."""
+TAKEOVER_LIMIT_S = 2.0
+"""How long a dead child is not started again while a replica is to take over."""
+DRAIN_LIMIT_S = 0.3
+"""How long a replica may take to read what its dead master sent last."""
+REPLICA_TIMEOUT_S = 0.5
+"""A replica that needs longer for an answer is passed over."""
+ACKNOWLEDGED_WITHIN_S = 2
+"""Replicas acknowledge every second; one that has been silent for longer hangs."""
+ATTEMPT_LIMIT_S = 5.5
+"""Redis gives up a planned failover after 5 s (cluster_legacy.c, CLUSTER_MF_TIMEOUT): then another is asked."""
+POLL_S = 0.005
+QUESTION = ("INFO", "replication", "keyspace", "persistence")
+
+
+class Replica(NamedTuple):
+    """A replica as its master sees it. `silent_s`: since its last acknowledgement."""
+
+    address: str
+    port: int
+    offset: int
+    silent_s: int
+
+
+class Sample(NamedTuple):
+    """What a living master said of itself. `history` is its replication id; `replicas` are those with a link."""
+
+    taken_at_s: float
+    history: str
+    offset: int
+    keys: int
+    replicas: tuple[Replica, ...]
+
+
+# --- reading INFO --------------------------------------------------------------------------------------------
+
+
+def parse_info(text: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+    return {name: value.strip() for name, _, value in pairs if name}
+
+
+def fields_of(value: str) -> dict[str, str]:
+    """`ip=127.0.0.1,port=7004` as a dictionary."""
+    pairs = (field.partition("=") for field in value.split(","))
+    return {name: text for name, _, text in pairs}
+
+
+def key_count(info: dict[str, str]) -> int:
+    return int(fields_of(info.get("db0", "")).get("keys", 0))
+
+
+def replicas_in(info: dict[str, str]) -> Iterator[Replica]:
+    """The replicas of a master that have their link and are past their first sync."""
+    for name, value in info.items():
+        if name.startswith("slave") and name[5:].isdigit():
+            fields = fields_of(value)
+            if fields["state"] == "online":
+                yield Replica(fields["ip"], int(fields["port"]), int(fields["offset"]), int(fields["lag"]))
+
+
+def sample_of(info: dict[str, str], now_s: float) -> Sample | None:
+    """None unless it is a master that has its data."""
+    if info["role"] != "master" or info.get("loading") != "0":
+        return None
+    return Sample(
+        now_s, info["master_replid"], int(info["master_repl_offset"]), key_count(info), tuple(replicas_in(info))
+    )
+
+
+def why_unfit(info: dict[str, str], seen: Sample, max_lag_bytes: int) -> str:
+    """Why this replica of a dead master must not take over; "" when it may."""
+    if info.get("loading") != "0":
+        return "it loads its data from disk"
+    if info.get("master_sync_in_progress") != "0":
+        return "it is in the middle of a full sync"
+    if info.get("master_replid") != seen.history:
+        return "it does not hold its master's history"
+    offset = int(info["slave_repl_offset"])
+    if offset <= 1:
+        return "it has received nothing yet"
+    if seen.keys and not key_count(info):
+        return f"it is empty, and its master had {seen.keys} keys"
+    behind = seen.offset - offset
+    return f"it is {behind} bytes behind, more than {max_lag_bytes}" if behind > max_lag_bytes else ""
+
+
+# --- one child's hand-off ------------------------------------------------------------------------------------
+
+
+class Handoff:
+    """The hand-off for the child of one Unit's folder.
+
+    `peers` is the module peers.py; `owns_slots` reads nodes.conf in a data folder; `log` takes a line of text.
+    """
+
+    def __init__(self, folder: Path, peers: Any, owns_slots: Callable[[str], bool], log: Callable[[str], None]) -> None:
+        self.path = folder / "handoff.json"
+        self.peers = peers
+        self.owns_slots = owns_slots
+        self.log = log
+        self.seen: Sample | None = None
+        self.line: Line | None = None
+        self.tls: Any = None
+        self.tls_read_at = 0.0
+
+    def settings(self) -> Document:
+        """handoff.json when the hand-off is on, else an empty dictionary."""
+        try:
+            settings = dict(json.loads(self.path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+        return settings if settings.get("enabled") else {}
+
+    def prepare_tls(self, settings: Document) -> None:
+        """Read the certificates, again when they were renewed."""
+        changed_at = Path(settings["certificate_path"]).stat().st_mtime
+        if changed_at != self.tls_read_at:
+            self.tls, self.tls_read_at = self.peers.tls_context(settings), changed_at
+
+    def connect(self, settings: Document, address: str, port: int) -> Line:
+        self.prepare_tls(settings)
+        line: Line = self.peers.Line(settings, address, port, REPLICA_TIMEOUT_S, self.tls)
+        return line
+
+    def hang_up(self) -> None:
+        if self.line is not None:
+            self.line.close()
+            self.line = None
+
+    def sample(self) -> None:
+        """Ask the living child how it and its replicas are. A child that does not answer keeps its last sample."""
+        settings = self.settings()
+        if not settings:
+            self.seen = None
+            self.hang_up()
+            return
+        try:
+            self.seen = sample_of(self.ask_child(settings), time.monotonic())
+        except (OSError, ValueError, KeyError):
+            self.hang_up()
+
+    def ask_child(self, settings: Document) -> dict[str, str]:
+        self.line = self.line or self.connect(settings, settings["address"], settings["port"])
+        return parse_info(self.line.ask(*QUESTION))
+
+    # --- after a death ---
+
+    def after_death(self) -> None:
+        """The child has ended by itself: have its best replica take over. Returns when that is done, or cannot be."""
+        seen, self.seen = self.seen, None
+        self.hang_up()
+        settings = self.settings()
+        if not settings or seen is None or not seen.replicas or not self.owns_slots(settings["data_path"]):
+            return
+        began = time.monotonic()
+        if began - seen.taken_at_s > SAMPLE_VALID_S:
+            self.log(f"no hand-off: the last look at it was {began - seen.taken_at_s:.0f} s before its end")
+            return
+        lines: dict[Replica, Line] = {}
+        try:
+            best = self.choose(settings, seen, lines)
+            if best is None:
+                return
+            if not self.peers.refuses(settings["address"], settings["port"]):
+                self.log("no hand-off: its port still answers")
+                return
+            lines[best].ask("CLUSTER", "FAILOVER", "FORCE")
+            self.await_takeover(best, lines[best], began)
+        except (OSError, ValueError, KeyError) as error:
+            self.log(f"no hand-off: {error}")
+        finally:
+            for line in lines.values():
+                line.close()
+
+    def choose(self, settings: Document, seen: Sample, lines: dict[Replica, Line]) -> Replica | None:
+        """The fittest replica: the largest offset, then the first address. None, and a line in the log, without one.
+
+        `lines` receives the connections that were made.
+        """
+        offsets: dict[Replica, int] = {}
+        for replica in sorted(seen.replicas):
+            name = f"{replica.address}:{replica.port}"
+            try:
+                lines[replica] = self.connect(settings, replica.address, replica.port)
+                info = self.drained(lines[replica])
+                if info["role"] == "master":
+                    self.log(f"no hand-off: {name} is a master already")
+                    return None
+                reason = why_unfit(info, seen, settings["max_lag_bytes"])
+                offsets[replica] = int(info["slave_repl_offset"])
+            except (OSError, ValueError, KeyError) as error:
+                reason = f"it does not answer ({error})"
+            if reason:
+                offsets.pop(replica, None)
+                self.log(f"no hand-off to {name}: {reason}")
+        return min(offsets, key=lambda replica: (-offsets[replica], replica), default=None)
+
+    def drained(self, line: Line) -> dict[str, str]:
+        """INFO of a replica that has read all that its dead master sent: the closed link is the last it reads."""
+        deadline = time.monotonic() + DRAIN_LIMIT_S
+        while True:
+            info = parse_info(line.ask(*QUESTION))
+            if info["role"] == "master" or info["master_link_status"] != "up" or time.monotonic() > deadline:
+                return info
+            time.sleep(POLL_S / 5)
+
+    def await_takeover(self, replica: Replica, line: Line, began: float) -> None:
+        name = f"{replica.address}:{replica.port}"
+        while time.monotonic() < began + TAKEOVER_LIMIT_S:
+            if parse_info(line.ask("INFO", "replication"))["role"] == "master":
+                self.log(f"handed off to {name} in {time.monotonic() - began:.3f} s")
+                return
+            time.sleep(POLL_S)
+        self.log(f"{name} was not elected within {TAKEOVER_LIMIT_S:g} s; is a majority of the masters there?")
+
+    # --- before a stop ---
+
+    def before_stop(self, child_ended: Callable[[float], bool]) -> None:
+        """The child is to stop: have a replica take over first, if it is a master with slots and has one in sync.
+
+        `child_ended` waits some seconds for the child's end. Returns when the child is a replica and proxies have had
+        time to learn of it, or when it cannot become one.
+        """
+        settings = self.settings()
+        if not settings or not self.owns_slots(settings["data_path"]):
+            return
+        began = time.monotonic()
+        deadline = began + settings["stop_limit_s"]
+        failed: set[tuple[str, int]] = set()
+        try:
+            while time.monotonic() < deadline:
+                seen = sample_of(self.ask_child(settings), time.monotonic())
+                if seen is None:  # it is a replica now, or has nothing to give
+                    return
+                fit = [
+                    replica
+                    for replica in seen.replicas
+                    if seen.offset - replica.offset <= settings["max_lag_bytes"]
+                    and replica.silent_s <= ACKNOWLEDGED_WITHIN_S
+                    and replica[:2] not in failed
+                ]
+                if not fit:
+                    self.log("stops without a hand-off: it has no replica in sync")
+                    return
+                best = min(fit, key=lambda replica: (-replica.offset, replica))
+                try:
+                    done = self.planned(settings, best, min(deadline, time.monotonic() + ATTEMPT_LIMIT_S), child_ended)
+                except OSError as error:
+                    failed.add(best[:2])
+                    self.log(f"no hand-off to {best.address}:{best.port}: {error}")
+                    continue
+                if done:
+                    self.log(f"handed off to {best.address}:{best.port} in {time.monotonic() - began:.3f} s")
+                    child_ended(settings["linger_s"])
+                    return
+            self.log(f"stops without a hand-off: no replica took over within {settings['stop_limit_s']:g} s")
+        except (OSError, ValueError, KeyError) as error:
+            self.log(f"stops without a hand-off: {error}")
+        finally:
+            self.hang_up()
+
+    def planned(
+        self, settings: Document, replica: Replica, deadline: float, child_ended: Callable[[float], bool]
+    ) -> bool:
+        """CLUSTER FAILOVER on one replica; whether the child is a replica before the deadline."""
+        with self.connect(settings, replica.address, replica.port) as line:
+            line.ask("CLUSTER", "FAILOVER")
+            while time.monotonic() < deadline and not child_ended(POLL_S):
+                if self.ask_child(settings)["role"] != "master":
+                    return True
+                line.ask("PING")  # a replica that went away ends the waiting
+        return False
