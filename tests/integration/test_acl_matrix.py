@@ -22,8 +22,8 @@ pytestmark = pytest.mark.integration
 
 NEW = "redis 8.6, valkey 9.1"
 
-# Letters: a application, r readonly, m monitor, p replication, h hand-off; the operator may everything. The third column
-# names the engines that know the command (empty: all).
+# Letters: a application, r readonly, m monitor, p replication, h hand-off; the operator may everything. The third
+# column names the engines that know the command (empty: all).
 MATRIX: tuple[tuple[str, str, str], ...] = (
     # data
     ("GET k", "ar", ""),

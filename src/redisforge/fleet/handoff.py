@@ -8,14 +8,16 @@ the replica has everything, so clients see no error. The child is stopped when i
 
 Died: everything that takes time is prepared while the child lives (`sample`, about once a second, over one kept
 connection): who its replicas are, how far they are, which history and how many keys the child had. After its death
-the best replica is told to take over without its master (CLUSTER FAILOVER FORCE: the other masters vote, so there must
-be a majority of them). The child is started again when that is done, and comes back as a replica.
+the best replica is told to take over without its master (CLUSTER FAILOVER FORCE: the other masters vote). The child is
+started again when that is done, and comes back as a replica.
 
 What it never does:
 - act for a node that still answers: the process has ended, and its port refuses connections;
 - promote a replica that is more than `max_lag_bytes` behind the last sample, that had no link then, that loads, that
   syncs, that holds another history than the master's, or that is empty while the master was not: then the child
   starts again with its data, or Redis's own detection decides;
+- ask for a vote that cannot be won: a majority of the masters must accept connections. When all died at once, they
+  start again at once;
 - promote two: only the one keeper of the dead master does this, it asks one replica, and it does nothing when one of
   them is a master already. Should an operator ask another at the same moment, the vote decides: the masters refuse
   who claims slots with an older epoch than their owner's.
@@ -126,19 +128,39 @@ def why_unfit(info: dict[str, str], seen: Sample, max_lag_bytes: int) -> str:
     return f"it is {behind} bytes behind, more than {max_lag_bytes}" if behind > max_lag_bytes else ""
 
 
+def masters_in(data_path: str) -> tuple[bool, list[tuple[str, int]]]:
+    """Of nodes.conf: whether the child is a master with slots, and where the other masters with slots are.
+
+    Its lines are those of CLUSTER NODES (redis.io): id, address:port@bus port, flags, …, from the ninth on slots.
+    """
+    mine, others = False, list[tuple[str, int]]()
+    try:
+        lines = Path(data_path, "nodes.conf").read_text().splitlines()
+    except FileNotFoundError:
+        return False, []
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 8 and "master" in fields[2]:
+            address, _, port = fields[1].partition("@")[0].rpartition(":")
+            if "myself" in fields[2]:
+                mine = True
+            else:
+                others.append((address, int(port)))
+    return mine, others
+
+
 # --- one child's hand-off ------------------------------------------------------------------------------------
 
 
 class Handoff:
     """The hand-off for the child of one Unit's folder.
 
-    `peers` is the module peers.py; `owns_slots` reads nodes.conf in a data folder; `log` takes a line of text.
+    `peers` is the module peers.py; `log` takes a line of text.
     """
 
-    def __init__(self, folder: Path, peers: Any, owns_slots: Callable[[str], bool], log: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, peers: Any, log: Callable[[str], None]) -> None:
         self.path = folder / "handoff.json"
         self.peers = peers
-        self.owns_slots = owns_slots
         self.log = log
         self.seen: Sample | None = None
         self.line: Line | None = None
@@ -192,7 +214,7 @@ class Handoff:
         seen, self.seen = self.seen, None
         self.hang_up()
         settings = self.settings()
-        if not settings or seen is None or not seen.replicas or not self.owns_slots(settings["data_path"]):
+        if not settings or seen is None or not seen.replicas:
             return
         began = time.monotonic()
         if began - seen.taken_at_s > SAMPLE_VALID_S:
@@ -200,6 +222,12 @@ class Handoff:
             return
         lines: dict[Replica, Line] = {}
         try:
+            owns_slots, others = masters_in(settings["data_path"])
+            if not owns_slots:
+                return
+            if not self.peers.do_answer(others, (len(others) + 1) // 2 + 1):
+                self.log("no hand-off: there is no majority of masters to vote for it")
+                return
             best = self.choose(settings, seen, lines)
             if best is None:
                 return
@@ -264,13 +292,13 @@ class Handoff:
         time to learn of it, or when it cannot become one.
         """
         settings = self.settings()
-        if not settings or not self.owns_slots(settings["data_path"]):
+        if not settings:
             return
         began = time.monotonic()
         deadline = began + settings["stop_limit_s"]
         failed: set[tuple[str, int]] = set()
         try:
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline and masters_in(settings["data_path"])[0]:
                 seen = sample_of(self.ask_child(settings), time.monotonic())
                 if seen is None:  # it is a replica now, or has nothing to give
                     return
@@ -295,7 +323,8 @@ class Handoff:
                     self.log(f"handed off to {best.address}:{best.port} in {time.monotonic() - began:.3f} s")
                     child_ended(settings["linger_s"])
                     return
-            self.log(f"stops without a hand-off: no replica took over within {settings['stop_limit_s']:g} s")
+            if time.monotonic() >= deadline:
+                self.log(f"stops without a hand-off: no replica took over within {settings['stop_limit_s']:g} s")
         except (OSError, ValueError, KeyError) as error:
             self.log(f"stops without a hand-off: {error}")
         finally:

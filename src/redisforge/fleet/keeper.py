@@ -160,10 +160,6 @@ def own_claim(data_path: str) -> tuple[str, bool]:
     return "", False
 
 
-def owns_slots(data_path: str) -> bool:
-    return own_claim(data_path)[1]
-
-
 def has_data(data_path: str, persistence: str) -> bool:
     if persistence == "aof":
         folder = Path(data_path, "appendonlydir")
@@ -308,7 +304,7 @@ class Keeper:
         elif self.handoff is None:
             try:
                 program = beside("handoff")
-                self.handoff = program.Handoff(self.folder, beside("peers"), owns_slots, self.log)
+                self.handoff = program.Handoff(self.folder, beside("peers"), self.log)
             except OSError as error:
                 self.log(f"no hand-off: {error}")
         return self.handoff is not None

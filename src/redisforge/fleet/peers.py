@@ -9,10 +9,16 @@ Source: redis.io "Redis serialization protocol specification".
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
 import ssl
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+AT_A_TIME = 64
 
 Login = dict[str, Any]
 """ca_path, certificate_path, key_path, user, password_path: as in unit.json's guard and in handoff.json."""
@@ -88,3 +94,30 @@ def refuses(address: str, port: int, timeout_s: float = 0.3) -> bool:
     except OSError:
         return False
     return False
+
+
+def do_answer(addresses: Sequence[tuple[str, int]], wanted: int, timeout_s: float = 0.2) -> bool:
+    """Whether at least `wanted` of these nodes accept a connection now. Asks no more of them than needed."""
+    for first in range(0, len(addresses), AT_A_TIME):
+        if wanted <= 0:
+            break
+        wanted -= _accepting(addresses[first : first + AT_A_TIME], timeout_s)
+    return wanted <= 0
+
+
+def _accepting(addresses: Sequence[tuple[str, int]], timeout_s: float) -> int:
+    with contextlib.ExitStack() as stack:
+        poller, accepted = select.poll(), 0
+        waiting: dict[int, socket.socket] = {}
+        for address, port in addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            trying = stack.enter_context(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            trying.connect_ex((address, port))
+            waiting[trying.fileno()] = trying
+            poller.register(trying, select.POLLOUT)
+        deadline = time.monotonic() + timeout_s
+        while waiting and (left_s := deadline - time.monotonic()) > 0:
+            for descriptor, _ in poller.poll(left_s * 1000):
+                poller.unregister(descriptor)
+                accepted += not waiting.pop(descriptor).getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return accepted
