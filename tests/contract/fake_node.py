@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fake_peer import FakePeer, bulk, node_line
+from fake_peer import FakePeer, bulk
 
 HISTORY = "e" * 40
 
@@ -67,9 +67,14 @@ def a_replica(tls: Path, offset: int = 5000, **info: object) -> FakeNode:
     return FakeNode(tls, **{**told, **info})
 
 
+def bus_line(bus_port: int, slots: str) -> str:
+    """A master's line of nodes.conf as engines since Redis 7.2 write it: the port is 0 where only TLS is served."""
+    return f"{'f' * 40} 127.0.0.1:0@{bus_port},,tls-port=1,shard-id={'5' * 40} master - 0 1 3 connected {slots}"
+
+
 def remember_masters(data: Path, mine: str, *others: FakeNode) -> None:
     """Write nodes.conf: our own line, and those of other masters with slots."""
     lines = [mine]
-    lines += [node_line("f" * 40, node.address[1], "master", f"{slot}") for slot, node in enumerate(others, 1)]
+    lines += [bus_line(node.address[1], str(slot)) for slot, node in enumerate(others, 1)]
     data.mkdir(parents=True, exist_ok=True)
     data.joinpath("nodes.conf").write_text("".join(f"{line}\n" for line in (*lines, "vars currentEpoch 6")))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from fake_node import HISTORY, FakeNode, a_master, a_replica, remember_masters
+from fake_node import HISTORY, FakeNode, a_master, a_replica, bus_line, remember_masters
 from fake_peer import PASSWORD, USER, closed_port, deaf_port, node_line, running
 from guard_case import issue_tls
 
@@ -210,7 +210,7 @@ def test_without_a_majority_of_masters_nobody_is_asked(scene: Scene, living: int
     """Of five masters, of whom ours has died, three have to be there."""
     ports = [scene.run(FakeNode(scene.tls)).address[1] for _ in range(living)]
     ports += [closed_port()[1] for _ in range(4 - living)]
-    lines = [node_line("f" * 40, port, "master", "7") for port in ports]
+    lines = [bus_line(port, "7") for port in ports]
     path = scene.folder / "data" / "nodes.conf"
     path.write_text("\n".join((MASTER_OF_SLOTS, *lines, "vars currentEpoch 6\n")))
     replica = scene.replica()
@@ -384,8 +384,8 @@ class Waits:
 
 
 def test_a_master_that_is_to_stop_hands_over_and_lets_proxies_learn_of_it(scene: Scene) -> None:
-    behind, best = scene.replica(), scene.replica()
-    scene.master((behind, 4900), (best, 4999))
+    behind, best = scene.replica(4900), scene.replica(4999)
+    scene.master((behind, 4000), (best, 14))
     waits = Waits()
     scene.handoff.before_stop(waits)
     assert (behind.orders, best.orders) == ([], PLANNED)
@@ -394,23 +394,33 @@ def test_a_master_that_is_to_stop_hands_over_and_lets_proxies_learn_of_it(scene:
 
 
 def test_when_the_best_refuses_the_next_is_asked(scene: Scene) -> None:
-    best, second = scene.replica(), scene.replica()
+    best, second = scene.replica(), scene.replica(4900)
     best.error = "Master is down or failed"
-    scene.master((second, 4900), (best, 4999))
+    scene.master((second, 4000), (best, 4000))
     scene.handoff.before_stop(Waits())
     assert (best.orders, second.orders) == (PLANNED, PLANNED)
     assert any(line.startswith(f"handed off to {second.place}") for line in scene.logged)
 
 
-@pytest.mark.parametrize(("offset", "silent_s"), [(3999, 0), (5000, 3)])
-def test_a_replica_that_is_behind_or_silent_is_not_asked(scene: Scene, offset: int, silent_s: int) -> None:
-    replica = scene.replica()
-    master = scene.master((replica, offset))
-    master.info["slave0"] = str(master.info["slave0"]).replace("lag=0", f"lag={silent_s}")
+def test_before_a_stop_too_a_replica_must_be_in_sync(scene: Scene) -> None:
+    """Redis would pause the master's writes until such a one has everything, for up to 5 s."""
+    replica = scene.replica(3999)
+    scene.master((replica, 5000))
     waits = Waits()
     scene.handoff.before_stop(waits)
+    assert (replica.orders, waits.limits_s) == ([], [])
+    assert scene.logged == [
+        f"no hand-off to {replica.place}: it is 1001 bytes behind, more than 1000",
+        "stops without a hand-off: it has no replica in sync",
+    ]
+
+
+def test_a_replica_that_has_been_silent_is_not_asked(scene: Scene) -> None:
+    replica = scene.replica()
+    master = scene.master((replica, 5000))
+    master.info["slave0"] = str(master.info["slave0"]).replace("lag=0", "lag=3")
+    scene.handoff.before_stop(Waits())
     assert replica.commands == []
-    assert waits.limits_s == []
     assert scene.logged == ["stops without a hand-off: it has no replica in sync"]
 
 

@@ -129,9 +129,10 @@ def why_unfit(info: dict[str, str], seen: Sample, max_lag_bytes: int) -> str:
 
 
 def masters_in(data_path: str) -> tuple[bool, list[tuple[str, int]]]:
-    """Of nodes.conf: whether the child is a master with slots, and where the other masters with slots are.
+    """Of nodes.conf: whether the child is a master with slots, and the bus addresses of the other masters with slots.
 
-    Its lines are those of CLUSTER NODES (redis.io): id, address:port@bus port, flags, …, from the ninth on slots.
+    Its lines are those of CLUSTER NODES (redis.io): id, address:port@bus port, flags, …, from the ninth on slots. Votes
+    go over the bus; and the port before it is 0 in the files of newer engines, which keep the TLS port elsewhere.
     """
     mine, others = False, list[tuple[str, int]]()
     try:
@@ -141,12 +142,17 @@ def masters_in(data_path: str) -> tuple[bool, list[tuple[str, int]]]:
     for line in lines:
         fields = line.split()
         if len(fields) > 8 and "master" in fields[2]:
-            address, _, port = fields[1].partition("@")[0].rpartition(":")
+            place, _, bus = fields[1].partition("@")
             if "myself" in fields[2]:
                 mine = True
             else:
-                others.append((address, int(port)))
+                others.append((place.rpartition(":")[0], int(bus.partition(",")[0])))
     return mine, others
+
+
+def close_all(lines: dict[Replica, Line]) -> None:
+    for line in lines.values():
+        line.close()
 
 
 # --- one child's hand-off ------------------------------------------------------------------------------------
@@ -201,11 +207,15 @@ class Handoff:
         try:
             self.seen = sample_of(self.ask_child(settings), time.monotonic())
         except (OSError, ValueError, KeyError):
-            self.hang_up()
+            return
 
     def ask_child(self, settings: Document) -> dict[str, str]:
-        self.line = self.line or self.connect(settings, settings["address"], settings["port"])
-        return parse_info(self.line.ask(*QUESTION))
+        try:
+            self.line = self.line or self.connect(settings, settings["address"], settings["port"])
+            return parse_info(self.line.ask(*QUESTION))
+        except (OSError, ValueError):
+            self.hang_up()  # a late reply must not be taken for that to the next question
+            raise
 
     # --- after a death ---
 
@@ -228,7 +238,7 @@ class Handoff:
             if not self.peers.do_answer(others, (len(others) + 1) // 2 + 1):
                 self.log("no hand-off: there is no majority of masters to vote for it")
                 return
-            best = self.choose(settings, seen, lines)
+            best = self.choose(settings, seen, lines, self.drained)
             if best is None:
                 return
             if not self.peers.refuses(settings["address"], settings["port"]):
@@ -239,20 +249,21 @@ class Handoff:
         except (OSError, ValueError, KeyError) as error:
             self.log(f"no hand-off: {error}")
         finally:
-            for line in lines.values():
-                line.close()
+            close_all(lines)
 
-    def choose(self, settings: Document, seen: Sample, lines: dict[Replica, Line]) -> Replica | None:
+    def choose(
+        self, settings: Document, seen: Sample, lines: dict[Replica, Line], read: Callable[[Line], dict[str, str]]
+    ) -> Replica | None:
         """The fittest replica: the largest offset, then the first address. None, and a line in the log, without one.
 
-        `lines` receives the connections that were made.
+        `read` gives a replica's INFO; `lines` receives the connections that were made.
         """
         offsets: dict[Replica, int] = {}
         for replica in sorted(seen.replicas):
             name = f"{replica.address}:{replica.port}"
             try:
                 lines[replica] = self.connect(settings, replica.address, replica.port)
-                info = self.drained(lines[replica])
+                info = read(lines[replica])
                 if info["role"] == "master":
                     self.log(f"no hand-off: {name} is a master already")
                     return None
@@ -296,32 +307,20 @@ class Handoff:
             return
         began = time.monotonic()
         deadline = began + settings["stop_limit_s"]
-        failed: set[tuple[str, int]] = set()
+        refused: set[tuple[str, int]] = set()
         try:
             while time.monotonic() < deadline and masters_in(settings["data_path"])[0]:
                 seen = sample_of(self.ask_child(settings), time.monotonic())
                 if seen is None:  # it is a replica now, or has nothing to give
                     return
-                fit = [
-                    replica
-                    for replica in seen.replicas
-                    if seen.offset - replica.offset <= settings["max_lag_bytes"]
-                    and replica.silent_s <= ACKNOWLEDGED_WITHIN_S
-                    and replica[:2] not in failed
-                ]
+                fit = [r for r in seen.replicas if r.silent_s <= ACKNOWLEDGED_WITHIN_S and r[:2] not in refused]
+                taker = self.planned(settings, seen._replace(replicas=tuple(fit)), refused, child_ended)
+                if taker:
+                    self.log(f"handed off to {taker} in {time.monotonic() - began:.3f} s")
+                    child_ended(settings["linger_s"])
+                    return
                 if not fit:
                     self.log("stops without a hand-off: it has no replica in sync")
-                    return
-                best = min(fit, key=lambda replica: (-replica.offset, replica))
-                try:
-                    done = self.planned(settings, best, min(deadline, time.monotonic() + ATTEMPT_LIMIT_S), child_ended)
-                except OSError as error:
-                    failed.add(best[:2])
-                    self.log(f"no hand-off to {best.address}:{best.port}: {error}")
-                    continue
-                if done:
-                    self.log(f"handed off to {best.address}:{best.port} in {time.monotonic() - began:.3f} s")
-                    child_ended(settings["linger_s"])
                     return
             if time.monotonic() >= deadline:
                 self.log(f"stops without a hand-off: no replica took over within {settings['stop_limit_s']:g} s")
@@ -331,13 +330,32 @@ class Handoff:
             self.hang_up()
 
     def planned(
-        self, settings: Document, replica: Replica, deadline: float, child_ended: Callable[[float], bool]
-    ) -> bool:
-        """CLUSTER FAILOVER on one replica; whether the child is a replica before the deadline."""
-        with self.connect(settings, replica.address, replica.port) as line:
-            line.ask("CLUSTER", "FAILOVER")
-            while time.monotonic() < deadline and not child_ended(POLL_S):
-                if self.ask_child(settings)["role"] != "master":
-                    return True
-                line.ask("PING")  # a replica that went away ends the waiting
-        return False
+        self, settings: Document, seen: Sample, refused: set[tuple[str, int]], child_ended: Callable[[float], bool]
+    ) -> str:
+        """CLUSTER FAILOVER on the best of the replicas in `seen`; who it is once the child is a replica, else "".
+
+        Who is not fit, refuses or goes away is added to `refused`; one that is only late is not.
+        """
+        lines: dict[Replica, Line] = {}
+        try:
+            best = self.choose(settings, seen, lines, lambda line: parse_info(line.ask(*QUESTION)))
+            refused.update(replica[:2] for replica in seen.replicas if best is None)
+            if best is None:
+                return ""
+            name = f"{best.address}:{best.port}"
+            deadline = min(time.monotonic() + ATTEMPT_LIMIT_S, seen.taken_at_s + settings["stop_limit_s"])
+            try:
+                lines[best].ask("CLUSTER", "FAILOVER")
+                while time.monotonic() < deadline and not child_ended(POLL_S):
+                    lines[best].ask("PING")  # a replica that goes away ends the waiting
+                    if self.is_replica(settings):
+                        return name
+            except OSError as error:
+                refused.add(best[:2])
+                self.log(f"no hand-off to {name}: {error}")
+            return ""
+        finally:
+            close_all(lines)
+
+    def is_replica(self, settings: Document) -> bool:
+        return self.ask_child(settings)["role"] != "master"
