@@ -59,8 +59,8 @@ def shard(units: UnitHost, tls: Path) -> Iterator[Shard]:
     guard = make_guard(tls, folder / "data")
     (folder / "handoff.password").write_text(f"{PASSWORD}\n")
     declared = unit.Handoff(
-        enabled=True, max_lag_bytes=1000, stop_limit_s=2.0, linger_s=0.1, address=master.address[0],
-        port=master.address[1], data_path=guard.data_path, ca_path=guard.ca_path,
+        enabled=True, max_lag_bytes=1000, stop_limit_s=2.0, linger_s=0.1, election_pause_s=0.0,
+        address=master.address[0], port=master.address[1], data_path=guard.data_path, ca_path=guard.ca_path,
         certificate_path=guard.certificate_path, key_path=guard.key_path, user=USER,
         password_path=str(folder / "handoff.password"),
     )  # fmt: skip

@@ -18,6 +18,8 @@ What it never does:
   starts again with its data, or Redis's own detection decides;
 - ask for a vote that cannot be won: a majority of the masters must accept connections. When all died at once, they
   start again at once;
+- ask for a vote soon after another one in the shard (`election_pause_s`): Redis up to 8.6 then lets the order lapse, or
+  has the replica count its votes of the last time and be a master for a moment that nobody agrees with;
 - promote two: only the one keeper of the dead master does this, it asks one replica, and it does nothing when one of
   them is a master already. Should an operator ask another at the same moment, the vote decides: the masters refuse
   who claims slots with an older epoch than their owner's.
@@ -42,8 +44,10 @@ Document = dict[str, Any]
 
 SAMPLE_VALID_S = 5.0
 """An older sample says too little about how far a replica is behind."""
-TAKEOVER_LIMIT_S = 2.0
-"""How long a dead child is not started again while a replica is to take over."""
+TAKEOVER_LIMIT_S = 3.0
+"""How long a dead child is not started again while a replica is to take over. A vote takes 0.1 s; the order lapses
+after 5 s (cluster_legacy.c, CLUSTER_MF_TIMEOUT), and a master that starts accepts nothing for 2 s
+(CLUSTER_WRITABLE_DELAY): so a late election cannot take slots from a child that has begun to serve them."""
 DRAIN_LIMIT_S = 0.3
 """How long a replica may take to read what its dead master sent last."""
 REPLICA_TIMEOUT_S = 0.5
@@ -166,10 +170,12 @@ class Handoff:
 
     def __init__(self, folder: Path, peers: Any, log: Callable[[str], None]) -> None:
         self.path = folder / "handoff.json"
+        self.election_path = folder / "last-election"
         self.peers = peers
         self.log = log
         self.seen: Sample | None = None
         self.line: Line | None = None
+        self.master = ""
         self.tls: Any = None
         self.tls_read_at = 0.0
 
@@ -205,9 +211,30 @@ class Handoff:
             self.hang_up()
             return
         try:
-            self.seen = sample_of(self.ask_child(settings), time.monotonic())
+            info = self.ask_child(settings)
+            self.seen = sample_of(info, time.monotonic())
         except (OSError, ValueError, KeyError):
             return
+        master = f"{info.get('master_host')}:{info.get('master_port')}" if info["role"] == "slave" else ""
+        if master and master != self.master:
+            self.note_election()
+        self.master = master
+
+    def note_election(self) -> None:
+        """Another node of the shard has been elected. In a file: the next keeper has to know it too."""
+        try:
+            self.election_path.touch()
+        except OSError as error:
+            self.log(f"cannot note the election: {error}")
+
+    def pause_left_s(self, settings: Document) -> float:
+        """How long no election may be asked for in this shard."""
+        try:
+            age_s = time.time() - self.election_path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+        left_s: float = settings["election_pause_s"] - max(0.0, age_s)
+        return max(0.0, left_s)
 
     def ask_child(self, settings: Document) -> dict[str, str]:
         try:
@@ -238,6 +265,9 @@ class Handoff:
             if not self.peers.do_answer(others, (len(others) + 1) // 2 + 1):
                 self.log("no hand-off: there is no majority of masters to vote for it")
                 return
+            if left_s := self.pause_left_s(settings):
+                self.log(f"no hand-off: an election was held in the shard; the next can be in {left_s:.0f} s")
+                return
             best = self.choose(settings, seen, lines, self.drained)
             if best is None:
                 return
@@ -245,6 +275,7 @@ class Handoff:
                 self.log("no hand-off: its port still answers")
                 return
             lines[best].ask("CLUSTER", "FAILOVER", "FORCE")
+            self.note_election()
             self.await_takeover(best, lines[best], began)
         except (OSError, ValueError, KeyError) as error:
             self.log(f"no hand-off: {error}")
@@ -314,13 +345,21 @@ class Handoff:
                 if seen is None:  # it is a replica now, or has nothing to give
                     return
                 fit = [r for r in seen.replicas if r.silent_s <= ACKNOWLEDGED_WITHIN_S and r[:2] not in refused]
-                taker = self.planned(settings, seen._replace(replicas=tuple(fit)), refused, child_ended)
-                if taker:
-                    self.log(f"handed off to {taker} in {time.monotonic() - began:.3f} s")
-                    child_ended(settings["linger_s"])
-                    return
                 if not fit:
                     self.log("stops without a hand-off: it has no replica in sync")
+                    return
+                if (left_s := self.pause_left_s(settings)) > deadline - time.monotonic():
+                    self.log(f"stops without a hand-off: the next election in the shard can be in {left_s:.0f} s")
+                    return
+                if left_s:
+                    child_ended(left_s)
+                    deadline += left_s
+                    continue
+                taker = self.planned(settings, seen._replace(replicas=tuple(fit)), refused, child_ended)
+                if taker:
+                    self.note_election()
+                    self.log(f"handed off to {taker} in {time.monotonic() - began:.3f} s")
+                    child_ended(settings["linger_s"])
                     return
             if time.monotonic() >= deadline:
                 self.log(f"stops without a hand-off: no replica took over within {settings['stop_limit_s']:g} s")
@@ -334,7 +373,7 @@ class Handoff:
     ) -> str:
         """CLUSTER FAILOVER on the best of the replicas in `seen`; who it is once the child is a replica, else "".
 
-        Who is not fit, refuses or goes away is added to `refused`; one that is only late is not.
+        Otherwise nobody of them, or the one that was asked, is worth another try: they are added to `refused`.
         """
         lines: dict[Replica, Line] = {}
         try:
@@ -343,16 +382,18 @@ class Handoff:
             if best is None:
                 return ""
             name = f"{best.address}:{best.port}"
-            deadline = min(time.monotonic() + ATTEMPT_LIMIT_S, seen.taken_at_s + settings["stop_limit_s"])
+            deadline = time.monotonic() + min(ATTEMPT_LIMIT_S, settings["stop_limit_s"])
             try:
                 lines[best].ask("CLUSTER", "FAILOVER")
                 while time.monotonic() < deadline and not child_ended(POLL_S):
                     lines[best].ask("PING")  # a replica that goes away ends the waiting
                     if self.is_replica(settings):
                         return name
+                reason = "it was not elected in time"
             except OSError as error:
-                refused.add(best[:2])
-                self.log(f"no hand-off to {name}: {error}")
+                reason = str(error)
+            refused.add(best[:2])
+            self.log(f"no hand-off to {name}: {reason}")
             return ""
         finally:
             close_all(lines)

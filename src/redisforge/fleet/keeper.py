@@ -448,7 +448,7 @@ def stop(folder: str) -> None:
     limit_s = unit.get("stop_grace_s", 10.0) + KILL_TIMEOUT_S
     keeper = lock_holder(folder)
     if keeper:
-        handoff_limit_s = handoff.get("stop_limit_s", 0.0) + handoff.get("linger_s", 0.0)
+        handoff_limit_s = 2 * handoff.get("stop_limit_s", 0.0) + handoff.get("linger_s", 0.0)
         with contextlib.suppress(ProcessLookupError):
             descriptor = os.pidfd_open(keeper)
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)

@@ -47,13 +47,15 @@ class Handoff(msgspec.Struct, frozen=True):
     """What the keeper of a Redis node needs to hand the node's slots over (fleet/handoff.py); placed as handoff.json.
 
     `address` and `port` are the node's own. The stop of a master waits at most `stop_limit_s` until a replica has
-    taken over, and then `linger_s` so that proxies can learn of it. Paths are absolute on the Unit's host.
+    taken over, and then `linger_s` so that proxies can learn of it. For `election_pause_s` after an election in its
+    shard the engine would not hold another one properly (fleet/handoff.py). Paths are absolute on the Unit's host.
     """
 
     enabled: bool
     max_lag_bytes: int
     stop_limit_s: float
     linger_s: float
+    election_pause_s: float
     address: str
     port: int
     data_path: str

@@ -99,7 +99,7 @@ def _redis_unit(
         user=monitor,
         password_path=f"{folder}/monitor.password",
     )
-    handoff = _handoff(topology, guard, folder)
+    handoff = _handoff(topology, programs, guard, folder)
     handoff_password = (
         (UnitFile("handoff.password", credentials.password(handoff.user), 0o600),) if handoff is not None else ()
     )
@@ -122,7 +122,7 @@ def _redis_unit(
     )
 
 
-def _handoff(topology: Topology, guard: DataGuard, folder: str) -> Handoff | None:
+def _handoff(topology: Topology, programs: Programs, guard: DataGuard, folder: str) -> Handoff | None:
     """None for a Topology that was recorded before there was a user for it: the node then has no such user."""
     user = next((user.name for user in topology.users if user.role is UserRole.HANDOFF), None)
     if user is None:
@@ -132,6 +132,7 @@ def _handoff(topology: Topology, guard: DataGuard, folder: str) -> Handoff | Non
         max_lag_bytes=topology.handoff.max_lag_bytes,
         stop_limit_s=_FAILOVER_LIMIT_S + topology.redis.node_timeout_ms / 1000,
         linger_s=min(topology.envoy.refresh_s, _LINGER_LIMIT_S) + _LINGER_MORE_S if topology.envoys else 0.0,
+        election_pause_s=_election_pause_s(topology, programs),
         address=guard.address,
         port=guard.port,
         data_path=guard.data_path,
@@ -141,6 +142,23 @@ def _handoff(topology: Topology, guard: DataGuard, folder: str) -> Handoff | Non
         user=user,
         password_path=f"{folder}/handoff.password",
     )
+
+
+def _election_pause_s(topology: Topology, programs: Programs) -> float:
+    """How long after an election no other one may be asked for in the same shard.
+
+    Redis asks for votes again only after twice its voting time-out, which is twice the node timeout and 2 s at the
+    least (cluster_legacy.c, clusterHandleSlaveFailover: auth_retry_time). A replica that is told to take over earlier
+    does nothing until the order lapses, or, worse, counts the votes of the last time: seen with 7.0 and 8.6. Valkey
+    begins anew since 8.1 (its pull requests 1274, 1305, 1356).
+    """
+    if programs.engine.kind == "valkey" and _major_minor(programs.engine.version) >= (8, 1):
+        return 0.0
+    return 2 * max(2 * topology.redis.node_timeout_ms / 1000, 2.0)
+
+
+def _major_minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _envoy_unit(
