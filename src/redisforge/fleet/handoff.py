@@ -251,22 +251,14 @@ class Handoff:
         seen, self.seen = self.seen, None
         self.hang_up()
         settings = self.settings()
-        if not settings or seen is None or not seen.replicas:
-            return
         began = time.monotonic()
-        if began - seen.taken_at_s > SAMPLE_VALID_S:
-            self.log(f"no hand-off: the last look at it was {began - seen.taken_at_s:.0f} s before its end")
-            return
         lines: dict[Replica, Line] = {}
         try:
-            owns_slots, others = masters_in(settings["data_path"])
-            if not owns_slots:
+            if not settings or not (known := masters_in(settings["data_path"]))[0]:
                 return
-            if not self.peers.do_answer(others, (len(others) + 1) // 2 + 1):
-                self.log("no hand-off: there is no majority of masters to vote for it")
-                return
-            if left_s := self.pause_left_s(settings):
-                self.log(f"no hand-off: an election was held in the shard; the next can be in {left_s:.0f} s")
+            reason = self.why_not_now(settings, seen, known[1]) if seen else "it was not seen as a master yet"
+            if seen is None or reason:
+                self.log(f"no hand-off: {reason}")
                 return
             best = self.choose(settings, seen, lines, self.drained)
             if best is None:
@@ -281,6 +273,19 @@ class Handoff:
             self.log(f"no hand-off: {error}")
         finally:
             close_all(lines)
+
+    def why_not_now(self, settings: Document, seen: Sample, others: list[tuple[str, int]]) -> str:
+        """Why no replica of a dead master can be asked, whoever it is; "" when one can be. `others`: see masters_in."""
+        age_s = time.monotonic() - seen.taken_at_s
+        if age_s > SAMPLE_VALID_S:
+            return f"the last look at it was {age_s:.0f} s before its end"
+        if not seen.replicas:
+            return "it had no replica in sync"
+        if left_s := self.pause_left_s(settings):
+            return f"an election was held in the shard; the next can be in {left_s:.0f} s"
+        if not self.peers.do_answer(others, (len(others) + 1) // 2 + 1):
+            return "there is no majority of masters to vote for it"
+        return ""
 
     def choose(
         self, settings: Document, seen: Sample, lines: dict[Replica, Line], read: Callable[[Line], dict[str, str]]
