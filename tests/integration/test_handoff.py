@@ -87,7 +87,7 @@ def test_a_second_crash_soon_after_is_left_to_the_master_itself(patient: Cluster
     """Redis would not hold a second election properly: the master comes back with its data instead."""
     keys = patient.write_keys()
     patient.await_copies()
-    master, replica = patient.pair()
+    master, _ = patient.pair()
     await_sample(patient, master)
     pid = patient.pid(master)
     kill(pid)
