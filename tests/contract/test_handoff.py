@@ -71,7 +71,9 @@ class Scene(NamedTuple):
     def remember(self, *replicas: FakeNode, keys: int = 3, offset: int = 5000, age_s: float = 0.0) -> None:
         """What the last sample said."""
         known = tuple(Replica(*replica.address, offset, 0) for replica in replicas)
-        self.handoff.seen = Sample(time.monotonic() - age_s, HISTORY, offset, keys, known)
+        owns_slots, voters = handoff.masters_in(str(self.folder / "data"))
+        assert owns_slots
+        self.handoff.seen = Sample(time.monotonic() - age_s, HISTORY, offset, keys, known, tuple(voters))
 
 
 @pytest.fixture
@@ -263,20 +265,30 @@ def test_a_sample_serves_one_death_only(scene: Scene) -> None:
         pytest.param(node_line("a" * 40, 7001, "myself,slave"), id="replica"),
         pytest.param(node_line("a" * 40, 7001, "myself,master"), id="without slots"),
         pytest.param("", id="blank"),
+        pytest.param(None, id="no file"),
     ],
 )
-def test_what_owns_no_slots_has_nothing_to_hand_off(scene: Scene, line: str) -> None:
-    remember_masters(scene.folder / "data", line)
+def test_what_owns_no_slots_has_nothing_to_hand_off(scene: Scene, line: str | None) -> None:
     replica = scene.replica()
-    scene.dies(replica)
-    assert replica.commands == []
+    scene.master((replica, 5000))
+    remember_masters(scene.folder / "data", line or "")
+    if line is None:
+        (scene.folder / "data" / "nodes.conf").unlink()
+    scene.handoff.sample()
+    assert scene.handoff.seen is None
+    scene.handoff.before_stop(Waits())
+    scene.declare(closed_port())
+    scene.handoff.after_death()
+    assert (replica.commands, scene.logged) == ([], [])
 
 
-def test_a_missing_cluster_file_is_no_obstacle(scene: Scene) -> None:
+def test_a_node_that_lost_its_files_with_its_life_is_handed_off_too(scene: Scene) -> None:
+    replica = scene.replica()
+    scene.declare(closed_port())
+    scene.remember(replica)
     (scene.folder / "data" / "nodes.conf").unlink()
-    replica = scene.replica()
-    scene.dies(replica)
-    assert replica.commands == []
+    scene.handoff.after_death()
+    assert replica.orders == FORCED
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"enabled": false}', "{}"])

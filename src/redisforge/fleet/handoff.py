@@ -70,13 +70,15 @@ class Replica(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What a living master said of itself. `history` is its replication id; `replicas` are those with a link."""
+    """What a living master said of itself. `history` is its replication id; `replicas` are those with a link;
+    `voters` the other masters with slots (masters_in): after the death nodes.conf may be lost with the data."""
 
     taken_at_s: float
     history: str
     offset: int
     keys: int
     replicas: tuple[Replica, ...]
+    voters: tuple[tuple[str, int], ...]
 
 
 # --- reading INFO --------------------------------------------------------------------------------------------
@@ -106,12 +108,20 @@ def replicas_in(info: dict[str, str]) -> Iterator[Replica]:
                 yield Replica(fields["ip"], int(fields["port"]), int(fields["offset"]), int(fields["lag"]))
 
 
-def sample_of(info: dict[str, str], now_s: float) -> Sample | None:
-    """None unless it is a master that has its data."""
+def sample_of(info: dict[str, str], data_path: str, now_s: float) -> Sample | None:
+    """None unless it is a master with slots that has its data."""
     if info["role"] != "master" or info.get("loading") != "0":
         return None
+    owns_slots, voters = masters_in(data_path)
+    if not owns_slots:
+        return None
     return Sample(
-        now_s, info["master_replid"], int(info["master_repl_offset"]), key_count(info), tuple(replicas_in(info))
+        taken_at_s=now_s,
+        history=info["master_replid"],
+        offset=int(info["master_repl_offset"]),
+        keys=key_count(info),
+        replicas=tuple(replicas_in(info)),
+        voters=tuple(voters),
     )
 
 
@@ -212,7 +222,7 @@ class Handoff:
             return
         try:
             info = self.ask_child(settings)
-            self.seen = sample_of(info, time.monotonic())
+            self.seen = sample_of(info, settings["data_path"], time.monotonic())
         except (OSError, ValueError, KeyError):
             return
         master = f"{info.get('master_host')}:{info.get('master_port')}" if info["role"] == "slave" else ""
@@ -254,10 +264,13 @@ class Handoff:
         began = time.monotonic()
         lines: dict[Replica, Line] = {}
         try:
-            if not settings or not (known := masters_in(settings["data_path"]))[0]:
+            if not settings:
                 return
-            reason = self.why_not_now(settings, seen, known[1]) if seen else "it was not seen as a master yet"
-            if seen is None or reason:
+            if seen is None:
+                if masters_in(settings["data_path"])[0]:
+                    self.log("no hand-off: it was not seen as a master yet")
+                return
+            if reason := self.why_not_now(settings, seen):
                 self.log(f"no hand-off: {reason}")
                 return
             best = self.choose(settings, seen, lines, self.drained)
@@ -274,8 +287,8 @@ class Handoff:
         finally:
             close_all(lines)
 
-    def why_not_now(self, settings: Document, seen: Sample, others: list[tuple[str, int]]) -> str:
-        """Why no replica of a dead master can be asked, whoever it is; "" when one can be. `others`: see masters_in."""
+    def why_not_now(self, settings: Document, seen: Sample) -> str:
+        """Why no replica of a dead master can be asked, whoever it is; "" when one can be."""
         age_s = time.monotonic() - seen.taken_at_s
         if age_s > SAMPLE_VALID_S:
             return f"the last look at it was {age_s:.0f} s before its end"
@@ -283,7 +296,7 @@ class Handoff:
             return "it had no replica in sync"
         if left_s := self.pause_left_s(settings):
             return f"an election was held in the shard; the next can be in {left_s:.0f} s"
-        if not self.peers.do_answer(others, (len(others) + 1) // 2 + 1):
+        if not self.peers.do_answer(seen.voters, (len(seen.voters) + 1) // 2 + 1):
             return "there is no majority of masters to vote for it"
         return ""
 
@@ -346,7 +359,7 @@ class Handoff:
         refused: set[tuple[str, int]] = set()
         try:
             while time.monotonic() < deadline and masters_in(settings["data_path"])[0]:
-                seen = sample_of(self.ask_child(settings), time.monotonic())
+                seen = sample_of(self.ask_child(settings), settings["data_path"], time.monotonic())
                 if seen is None:  # it is a replica now, or has nothing to give
                     return
                 fit = [r for r in seen.replicas if r.silent_s <= ACKNOWLEDGED_WITHIN_S and r[:2] not in refused]
