@@ -105,6 +105,7 @@ def test_a_program_that_may_not_be_executed_says_so_too(units: UnitHost) -> None
     path = units.folder() / "program"
     units.start(units.unit(argv=(str(path),), files=(UnitFile("program", "#!/bin/sh\n", 0o644),)))
     units.await_log(f"cannot run {path}: [Errno 13] Permission denied")
+    units.await_log("starting again")
     assert units.reach(UnitState.BACKOFF).last_exit == "exited with status 127"
 
 

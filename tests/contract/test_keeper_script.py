@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from unit_host import KEEPER, PYTHON, UnitHost
 
+from redisforge.fleet.runtime import KEEPER_PROGRAMS
+
 
 @pytest.fixture
 def units(tmp_path: Path) -> Iterator[UnitHost]:
@@ -31,8 +33,12 @@ def imported_modules(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_the_keeper_imports_the_standard_library_alone() -> None:
-    imported = imported_modules(ast.parse(KEEPER.read_text()))
+@pytest.mark.parametrize("name", KEEPER_PROGRAMS)
+def test_the_programs_import_the_standard_library_alone(name: str) -> None:
+    """What stands under TYPE_CHECKING is for readers and for pyright."""
+    tree = ast.parse(KEEPER.with_name(name).read_text())
+    tree.body = [part for part in tree.body if "TYPE_CHECKING" not in ast.unparse(part).partition("\n")[0]]
+    imported = imported_modules(tree)
     assert imported
     assert imported - sys.stdlib_module_names == set()
 

@@ -37,6 +37,7 @@ PASSWORD_NAMES = (
     "REDIS_READONLY_PASS",
     "REDIS_MONITOR_PASS",
     "REDIS_REPLICATION_PASS",
+    "REDIS_HANDOFF_PASS",
 )
 
 living: list[Cluster] = []

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.integration
 
 NEW = "redis 8.6, valkey 9.1"
 
-# Letters: a application, r readonly, m monitor, p replication; the operator may everything. The third column
-# names the engines that know the command (empty: all).
+# Letters: a application, r readonly, m monitor, p replication, h hand-off; the operator may everything. The third
+# column names the engines that know the command (empty: all).
 MATRIX: tuple[tuple[str, str, str], ...] = (
     # data
     ("GET k", "ar", ""),
@@ -68,13 +68,13 @@ MATRIX: tuple[tuple[str, str, str], ...] = (
     ("SSUBSCRIBE c", "ar", ""),
     ("PSUBSCRIBE c*", "ar", ""),
     # connection and discovery
-    ("PING", "armp", ""),
+    ("PING", "armph", ""),
     ("ECHO x", "arm", ""),
     ("READONLY", "ar", ""),
     ("READWRITE", "ar", ""),
     ("ASKING", "ar", ""),
     ("COMMAND", "arm", ""),
-    ("INFO", "arm", ""),
+    ("INFO", "armh", ""),
     ("TIME", "arm", ""),
     ("CLIENT SETNAME x", "arm", ""),
     ("CLIENT ID", "arm", ""),
@@ -139,7 +139,8 @@ MATRIX: tuple[tuple[str, str, str], ...] = (
     ("CLUSTER MEET 127.0.0.1 1", "", ""),
     ("CLUSTER FORGET id", "", ""),
     ("CLUSTER RESET", "", ""),
-    ("CLUSTER FAILOVER", "", ""),
+    ("CLUSTER FAILOVER", "h", ""),
+    ("CLUSTER FAILOVER FORCE", "h", ""),
     ("CLUSTER REPLICATE id", "", ""),
     ("CLUSTER ADDSLOTS 1", "", ""),
     ("CLUSTER DELSLOTS 1", "", ""),
@@ -157,6 +158,7 @@ LETTERS = {
     UserRole.READONLY: "r",
     UserRole.MONITOR: "m",
     UserRole.REPLICATION: "p",
+    UserRole.HANDOFF: "h",
 }
 VALKEY_TRANSACTION = frozenset({"MULTI", "EXEC", "WATCH k"})
 VALKEY_DATA_WRITES = frozenset({"SET", "DEL", "GETDEL", "GETEX", "EXPIRE", "XADD", "BLPOP", "ZADD"})

@@ -148,6 +148,7 @@ OPTION_VARIABLES = (
     OptionVariable("REDIS_READONLY_USER", ("users", "readonly", "name"), _text),
     OptionVariable("REDIS_MONITOR_USER", ("users", "monitor", "name"), _text),
     OptionVariable("REDIS_REPLICATION_USER", ("users", "replication", "name"), _text),
+    OptionVariable("REDIS_HANDOFF_USER", ("users", "handoff", "name"), _text),
 )
 
 PASSWORD_VARIABLES = {
@@ -156,6 +157,7 @@ PASSWORD_VARIABLES = {
     "REDIS_READONLY_PASS": UserRole.READONLY,
     "REDIS_MONITOR_PASS": UserRole.MONITOR,
     "REDIS_REPLICATION_PASS": UserRole.REPLICATION,
+    "REDIS_HANDOFF_PASS": UserRole.HANDOFF,
 }
 
 

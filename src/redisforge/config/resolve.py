@@ -13,6 +13,7 @@ from redisforge.model.topology import (
     Engine,
     EnvoyInstance,
     EnvoySettings,
+    HandoffSettings,
     Host,
     Listener,
     Persistence,
@@ -62,6 +63,7 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
         source=source,
         first_port=declaration.ports.redis,
         bus_offset=declaration.ports.bus_offset,
+        handoff=HandoffSettings(declaration.handoff, declaration.handoff_max_lag_bytes),
     )
 
 
@@ -79,6 +81,7 @@ def user_names(declaration: Declaration) -> dict[UserRole, str]:
         UserRole.READONLY: users.readonly.name,
         UserRole.MONITOR: users.monitor.name,
         UserRole.REPLICATION: users.replication.name,
+        UserRole.HANDOFF: users.handoff.name,
     }
 
 

@@ -192,6 +192,7 @@ class UsersOptions(Options):
     readonly: UserOptions = _user("readonly_user", "Reads only.")
     monitor: UserOptions = _user("monitor_user", "Statistics only, no keys.")
     replication: UserOptions = _user("replication_user", "What a replica needs from its master.")
+    handoff: UserOptions = _user("handoff_user", "What a node's keeper needs for the hand-off.")
 
 
 class TlsOptions(Options):
@@ -241,6 +242,20 @@ class Declaration(Options):
         unit="ms",
         ge=500,
         le=60_000,
+    )
+    handoff: bool = option(
+        True,
+        "Whether a master that is stopped, or whose process dies, hands its slots to its best replica at once. "
+        "false: Redis notices by itself, after node_timeout_ms and more.",
+    )
+    handoff_max_lag_bytes: int = option(
+        1_000_000,
+        "How far a replica may be behind what its master was last seen to have written, to take over from one that "
+        "died. Beyond that the master is started again with its data, which loses less. "
+        "A replica in sync is not behind at all.",
+        unit="bytes",
+        ge=0,
+        le=1_000_000_000_000,
     )
     max_clients: int = option(10000, "Connections to one node (maxclients).", ge=100, le=1_000_000)
     tcp_backlog: int = option(511, "Connections that may wait to be accepted (tcp-backlog).", ge=1, le=65535)

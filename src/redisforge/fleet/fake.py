@@ -83,6 +83,11 @@ class FakeRuntime:
         for unit in units:
             self.placed[unit.name] = unit.config_hash
 
+    async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
+        """See Runtime.tell_keepers. There are no keepers here."""
+        del units
+        return ()
+
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""
         for name in names:

@@ -20,12 +20,16 @@ nodes say that nobody expects slots of it any more, which is so as soon as a rep
 
 When all data folders are gone at once (a disk that is not mounted), nobody is left to say what is expected. So
 state.json, which is outside of them, keeps `was_member`: the node has known others. `up` then forms nothing new.
+
+The hand-off. A master that is stopped, or that died, first gives its slots to a replica: handoff.py, beside this
+file. Without that file, or without handoff.json in the Unit's folder, the keeper does the rest of its work.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import resource
@@ -46,7 +50,10 @@ BACKOFF_LAST_S = 5.0
 STABLE_AFTER_S = 10.0
 GUARD_INTERVAL_S = 0.5
 MEMBER_INTERVAL_S = 0.25
-PEER_TIMEOUT_S = 1.0
+FIRST_SAMPLE_S = 3.0
+"""A node's first seconds are busy with forming the cluster, and a new master serves nothing for two (Redis's
+CLUSTER_WRITABLE_DELAY)."""
+SAMPLE_INTERVAL_S = 1.0
 KILL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 20.0
 
@@ -113,6 +120,26 @@ def take_lock(descriptor: int) -> bool:
         time.sleep(0.001)
 
 
+def beside(name: str) -> Any:
+    """The program NAME.py of this file's folder, as a module. Only when it is needed: TLS triples the time of a start.
+
+    Raises OSError if it is not there: a host may still have files of an older version.
+    """
+    known = f"redisforge_keeper_{name}"
+    if known not in sys.modules:
+        found = importlib.util.spec_from_file_location(known, Path(__file__).with_name(f"{name}.py"))
+        if found is None or found.loader is None:
+            raise OSError(f"{name}.py cannot be loaded")
+        module = importlib.util.module_from_spec(found)
+        sys.modules[known] = module
+        try:
+            found.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[known]
+            raise
+    return sys.modules[known]
+
+
 # --- the guard -----------------------------------------------------------------------------------------------
 
 
@@ -143,30 +170,10 @@ def has_data(data_path: str, persistence: str) -> bool:
 
 
 def ask(guard: Document, address: str, port: int, *command: str) -> str:
-    """One command to a peer over TLS; returns the bulk reply as text."""
-    import socket
-    import ssl  # only here: it triples the time that a keeper takes to start
-
-    context = ssl.create_default_context(cafile=guard["ca_path"])
-    context.load_cert_chain(guard["certificate_path"], guard["key_path"])
-    password = Path(guard["password_path"]).read_text().strip()
-    request = b""
-    for words in (("AUTH", guard["user"], password), command):
-        request += b"*%d\r\n" % len(words)
-        for word in words:
-            request += b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode())
-    with (
-        socket.create_connection((address, port), PEER_TIMEOUT_S) as plain,
-        context.wrap_socket(plain, server_hostname=address) as stream,
-        stream.makefile("rb") as replies,
-    ):
-        stream.sendall(request)
-        if not replies.readline().startswith(b"+OK"):
-            raise OSError("AUTH refused")
-        header = replies.readline()
-        if not header.startswith(b"$"):
-            raise OSError(header.decode(errors="replace").strip())
-        return replies.read(int(header[1:])).decode()
+    """One command to a peer over TLS; returns the reply as text."""
+    with beside("peers").Line(guard, address, port) as line:
+        reply: str = line.ask(*command)
+        return reply
 
 
 def why_not_start(guard: Document) -> str:
@@ -209,6 +216,9 @@ class Keeper:
         self.pidfd = -1
         self.stopping = False
         self.adopted = False
+        self.is_node = False
+        self.handoff: Any = None
+        self.sample_due_s = 0.0
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def unit(self) -> Document:
@@ -249,21 +259,27 @@ class Keeper:
             if self.pidfd < 0 and not self.start():
                 self.wait(GUARD_INTERVAL_S)
                 continue
-            if self.wait(None if settled else MEMBER_INTERVAL_S):
+            if self.wait(self.interval_s(settled)):
+                self.sample()
                 continue  # woken by a signal, or to look again: the loop's condition decides
             failures = 0 if time.time() - self.state["started_at"] > STABLE_AFTER_S else failures + 1
             exit_text = self.reap()
-            delay = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1))
-            self.log(f"{exit_text}; starting again in {delay:g} s")
             restarts = self.state.get("restarts", 0) + 1
             self.save(state="backoff", pid=0, last_exit=exit_text, restarts=restarts)
+            if self.handoff:
+                self.handoff.after_death()
+            delay = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1))
+            self.log(f"{exit_text}; starting again in {delay:g} s")
             self.wait(delay)
+        if self.pidfd >= 0 and self.load_handoff():
+            self.handoff.before_stop(self.child_ended)
         self.end_child()
         self.save(state="stopped", pid=0)
 
     def adopt(self) -> None:
         self.state = read_json(self.folder / "state.json")
         self.state.setdefault("restarts", 0)
+        self.is_node = bool(self.unit().get("guard"))
         if is_alive(self.state):
             with contextlib.suppress(OSError):
                 self.pidfd = os.pidfd_open(self.state["pid"])
@@ -281,9 +297,33 @@ class Keeper:
             self.save(was_member=True)
         return not guard or bool(self.state.get("was_member"))
 
+    def load_handoff(self) -> bool:
+        """Whether there is a hand-off for this Unit: handoff.json in its folder, and the program for it."""
+        if not (self.folder / "handoff.json").exists():
+            self.handoff = None
+        elif self.handoff is None:
+            try:
+                program = beside("handoff")
+                self.handoff = program.Handoff(self.folder, beside("peers"), self.log)
+            except OSError as error:
+                self.log(f"no hand-off: {error}")
+        return self.handoff is not None
+
+    def interval_s(self, settled: bool) -> float | None:
+        """How long to wait for the child's end before the next look; None for what is no Redis node."""
+        if not settled:
+            return MEMBER_INTERVAL_S
+        return SAMPLE_INTERVAL_S if self.is_node else None
+
+    def sample(self) -> None:
+        if self.is_node and not self.stopping and time.monotonic() >= self.sample_due_s and self.load_handoff():
+            self.handoff.sample()
+            self.sample_due_s = time.monotonic() + SAMPLE_INTERVAL_S / 2
+
     def start(self) -> bool:
         """Start the child; False when the guard holds it back."""
         unit = self.unit()
+        self.is_node = bool(unit.get("guard"))
         permit = self.folder / "permit-blank"
         if unit.get("guard") and permit.exists():
             self.save(was_member=len(known_nodes(unit["guard"]["data_path"])) > 1)  # else its past is given up
@@ -300,6 +340,7 @@ class Keeper:
             self.become(unit)
         self.adopted = False
         self.pidfd = os.pidfd_open(pid)
+        self.sample_due_s = time.monotonic() + FIRST_SAMPLE_S
         self.save(
             state="running", reason="", pid=pid, start_ticks=start_ticks(pid), boot_id=boot_id(),
             started_at=time.time(), config_hash=unit.get("config_hash", ""),
@@ -335,12 +376,17 @@ class Keeper:
                 os.read(self.wake_read, 512)
         return self.pidfd not in ready
 
+    def child_ended(self, limit_s: float) -> bool:
+        return not self.wait(limit_s)
+
     def reap(self) -> str:
         """Collect the ended child; returns how it ended, in words."""
         os.close(self.pidfd)
         self.pidfd = -1
         if self.adopted:
             return "ended (how is not known: it was adopted)"
+        with contextlib.suppress(OSError):  # a fork that saves would hold the connections of its dead parent open
+            os.killpg(self.state["pid"], signal.SIGKILL)
         _, status = os.waitpid(self.state["pid"], 0)
         code = os.waitstatus_to_exitcode(status)
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
@@ -398,13 +444,15 @@ def stop(folder: str) -> None:
     """End the keeper of `folder` and its child; an orphaned child is ended too."""
     state = read_json(Path(folder, "state.json"))
     unit = read_json(Path(folder, "unit.json"))
+    handoff = read_json(Path(folder, "handoff.json"))
     limit_s = unit.get("stop_grace_s", 10.0) + KILL_TIMEOUT_S
     keeper = lock_holder(folder)
     if keeper:
+        handoff_limit_s = 2 * handoff.get("stop_limit_s", 0.0) + handoff.get("linger_s", 0.0)
         with contextlib.suppress(ProcessLookupError):
             descriptor = os.pidfd_open(keeper)
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-            select.select([descriptor], [], [], limit_s + 2)
+            select.select([descriptor], [], [], handoff_limit_s + limit_s + 2)
         state = read_json(Path(folder, "state.json"))
     if is_alive(state):
         descriptor = os.pidfd_open(state["pid"])
@@ -463,6 +511,7 @@ def in_parallel(action: Callable[[str], None], folders: list[str]) -> None:
 
 def main(arguments: list[str]) -> None:
     command, *folders = arguments
+    sys.dont_write_bytecode = True
     if command == "keep":
         Keeper(folders[0]).run()
     elif command == "start":

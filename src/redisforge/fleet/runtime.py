@@ -19,6 +19,10 @@ _COMMAND_LIMIT_S = 900.0
 """A node without AOF saves its whole data set while it stops; that may take minutes."""
 
 
+KEEPER_PROGRAMS = ("peers.py", "handoff.py", "keeper.py")
+"""What a host needs to keep Units, all in one folder (fleet/keeper.py loads the others from beside it)."""
+
+
 class Runtime(Protocol):
     """What every runtime can do. Every method raises HostError when the host does not do what is asked."""
 
@@ -31,6 +35,13 @@ class Runtime(Protocol):
 
     async def place(self, units: Sequence[Unit]) -> None:
         """Place the files of Units, whether they run or not. What runs goes on with what it has read."""
+        ...
+
+    async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
+        """Place what only a Unit's keeper reads, the hand-off, for those Units that have been placed before.
+
+        Nothing is restarted for it. Returns the names of the Units for which something changed.
+        """
         ...
 
     async def stop(self, names: Sequence[str]) -> None:
@@ -61,8 +72,7 @@ class ProcessRuntime:
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start."""
-        keeper = UnitFile("keeper.py", Path(__file__).with_name("keeper.py").read_text(encoding="utf-8"))
-        await self._transport.place(self._layout.folder, [keeper])
+        await self._place_programs()
         await self.place(units)
         permitted = set(permit_blank)
         permit = UnitFile("permit-blank", "granted by redisforge\n")
@@ -76,10 +86,18 @@ class ProcessRuntime:
     async def place(self, units: Sequence[Unit]) -> None:
         """See Runtime.place."""
         for unit in units:
-            files = [*unit.files, _unit_json(unit)]
+            files = [*unit.files, *_handoff_json(unit), _unit_json(unit)]
             if unit.guard:
                 files.append(UnitFile("data/.keep", ""))
             await self._transport.place(unit.folder, files)
+
+    async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
+        """See Runtime.tell_keepers."""
+        changed: list[str] = []
+        for unit in units:
+            if unit.handoff and await self._transport.read(f"{unit.folder}/handoff.json") is not None:
+                changed += [unit.name] * bool(await self._transport.place(unit.folder, _handoff_json(unit)))
+        return tuple(changed)
 
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""
@@ -106,6 +124,13 @@ class ProcessRuntime:
         """See Runtime.log_path."""
         return f"{self._layout.unit(name)}/log"
 
+    async def _place_programs(self) -> None:
+        """The keeper last: it needs the others."""
+        programs = [
+            UnitFile(name, Path(__file__).with_name(name).read_text(encoding="utf-8")) for name in KEEPER_PROGRAMS
+        ]
+        await self._transport.place(self._layout.folder, programs)
+
     async def _keeper(self, *arguments: str) -> str:
         argv = (self._python, "-I", "-S", self._keeper_path, *arguments)
         return (await self._transport.run(argv, timeout_s=_COMMAND_LIMIT_S)).stdout
@@ -122,6 +147,11 @@ class NoRuntime:
     async def place(self, units: Sequence[Unit]) -> None:
         """Raises HostError: these nodes have their files from elsewhere."""
         await self.start(units)
+
+    async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
+        """Nothing: there are no keepers."""
+        del units
+        return ()
 
     async def stop(self, names: Sequence[str]) -> None:
         """Raises HostError: these nodes are not ours to stop."""
@@ -140,6 +170,14 @@ class NoRuntime:
         """Unknown, so empty."""
         del name
         return ""
+
+
+def _handoff_json(unit: Unit) -> list[UnitFile]:
+    """In a file of its own: it may change while the process goes on with what it was started with."""
+    if unit.handoff is None:
+        return []
+    content = msgspec.json.format(msgspec.json.encode(unit.handoff), indent=1).decode() + "\n"
+    return [UnitFile("handoff.json", content)]
 
 
 def _unit_json(unit: Unit) -> UnitFile:

@@ -31,6 +31,7 @@ class UserRole(StrEnum):
     READONLY = "readonly"
     MONITOR = "monitor"
     REPLICATION = "replication"
+    HANDOFF = "handoff"
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -151,6 +152,13 @@ class EnvoySettings(msgspec.Struct, frozen=True):
     connect_timeout_ms: int
 
 
+class HandoffSettings(msgspec.Struct, frozen=True):
+    """Whether a stopping or dying master hands its slots over (fleet/handoff.py), and how far a replica may lag."""
+
+    enabled: bool = True
+    max_lag_bytes: int = 1_000_000
+
+
 class TlsSettings(msgspec.Struct, frozen=True):
     """Certificates. With the three paths empty RedisForge keeps a private CA of the cluster's own."""
 
@@ -183,6 +191,7 @@ class Topology(msgspec.Struct, frozen=True):
     """The port of the first node on each address (`ports.redis`)."""
     bus_offset: int = 10000
     """How far a node's bus port is above its port (`ports.bus_offset`)."""
+    handoff: HandoffSettings = HandoffSettings()
 
     def node(self, name: str) -> RedisNode:
         """The node called `name`. Raises StopIteration."""
@@ -193,7 +202,10 @@ class Topology(msgspec.Struct, frozen=True):
         return next((endpoint for endpoint in self.endpoints if endpoint.name == name), None)
 
     def user(self, role: UserRole) -> User:
-        """The user that serves `role`; every Topology has exactly one of each."""
+        """The user that serves `role`; every Topology has exactly one of each.
+
+        Raises StopIteration for a role that is younger than the record which the Topology was read from.
+        """
         return next(user for user in self.users if user.role is role)
 
 

@@ -43,6 +43,29 @@ class DataGuard(msgspec.Struct, frozen=True):
     password_path: str
 
 
+class Handoff(msgspec.Struct, frozen=True):
+    """What the keeper of a Redis node needs to hand the node's slots over (fleet/handoff.py); placed as handoff.json.
+
+    `address` and `port` are the node's own. The stop of a master waits at most `stop_limit_s` until a replica has
+    taken over, and then `linger_s` so that proxies can learn of it. For `election_pause_s` after an election in its
+    shard the engine would not hold another one properly (fleet/handoff.py). Paths are absolute on the Unit's host.
+    """
+
+    enabled: bool
+    max_lag_bytes: int
+    stop_limit_s: float
+    linger_s: float
+    election_pause_s: float
+    address: str
+    port: int
+    data_path: str
+    ca_path: str
+    certificate_path: str
+    key_path: str
+    user: str
+    password_path: str
+
+
 class Unit(msgspec.Struct, frozen=True):
     """A process with everything that it needs. `folder` is absolute on its host; `stop_grace_s` in seconds."""
 
@@ -57,10 +80,14 @@ class Unit(msgspec.Struct, frozen=True):
     stop_grace_s: float = 10.0
     open_files: int = 100_000
     guard: DataGuard | None = None
+    handoff: Handoff | None = None
 
     @property
     def config_hash(self) -> str:
-        """Changes exactly when the command line, a file or the guard changes."""
+        """Changes exactly when the command line or a file changes: what the process would have to be restarted for.
+
+        The guard and the hand-off are the keeper's, which reads them when it needs them.
+        """
         digest = hashlib.sha256()
         for part in self.argv:
             digest.update(part.encode() + b"\0")

@@ -227,10 +227,18 @@ _VALKEY_SLOT_MIGRATION = (
 writes that arrive meanwhile, as ordinary commands. Redis applies them without a user and needs none of this.
 """
 
+_HANDOFF = ("resetkeys", "resetchannels", "-@all", "+ping", "+info", "+cluster|failover")
+"""What a keeper asks before it hands a master's slots over, and the one command that does it (fleet/handoff.py).
+
+ACLs cannot tell FORCE from TAKEOVER, so this user could make a replica its shard's master, by vote or without.
+It sees no key and no channel. CLUSTER FAILOVER is open to no other user but the operator.
+"""
+
 _RULES: Mapping[UserRole, tuple[str, ...]] = {
     UserRole.OPERATOR: ("~*", "&*", "+@all"),
     UserRole.APPLICATION: _APPLICATION,
     UserRole.READONLY: _READONLY,
     UserRole.MONITOR: _MONITOR,
     UserRole.REPLICATION: _REPLICATION,
+    UserRole.HANDOFF: _HANDOFF,
 }

@@ -9,7 +9,7 @@ import msgspec
 from redisforge.fleet.binaries import EngineBinary, EnvoyBinary
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Credentials, EnvoyInstance, RedisNode, Topology, UserRole
-from redisforge.model.unit import DataGuard, Unit, UnitFile
+from redisforge.model.unit import DataGuard, Handoff, Unit, UnitFile
 from redisforge.render.acl import render_users_acl
 from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
 from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
@@ -20,6 +20,12 @@ _SAVE_ON_STOP_GRACE_S = 600.0
 since the last snapshot."""
 _AOF_GRACE_S = 30.0
 _ENVOY_GRACE_S = 5.0
+_FAILOVER_LIMIT_S = 5.0
+"""Redis gives a planned failover up after this long (cluster_legacy.c, CLUSTER_MF_TIMEOUT)."""
+_LINGER_LIMIT_S = 5.0
+"""An Envoy that refreshes more rarely learns of the failover from its first redirection."""
+_LINGER_MORE_S = 0.5
+"""On top of Envoy's refresh: time for the answer (cluster_refresh_timeout is 0.5 s)."""
 
 
 class Programs(msgspec.Struct, frozen=True):
@@ -93,6 +99,10 @@ def _redis_unit(
         user=monitor,
         password_path=f"{folder}/monitor.password",
     )
+    handoff = _handoff(topology, programs, guard, folder)
+    handoff_password = (
+        (UnitFile("handoff.password", credentials.password(handoff.user), 0o600),) if handoff is not None else ()
+    )
     return Unit(
         name=node.name,
         kind="redis",
@@ -103,11 +113,52 @@ def _redis_unit(
             UnitFile("redis.conf", render_redis_conf(context), 0o600),
             UnitFile("users.acl", acl, 0o600),
             UnitFile("monitor.password", credentials.password(monitor), 0o600),
+            *handoff_password,
         ),
         ports=((node.address, node.port), (node.address, node.bus_port)),
         stop_grace_s=_SAVE_ON_STOP_GRACE_S if topology.redis.persistence.mode == "rdb" else _AOF_GRACE_S,
         guard=guard,
+        handoff=handoff,
     )
+
+
+def _handoff(topology: Topology, programs: Programs, guard: DataGuard, folder: str) -> Handoff | None:
+    """None for a Topology that was recorded before there was a user for it: the node then has no such user."""
+    user = next((user.name for user in topology.users if user.role is UserRole.HANDOFF), None)
+    if user is None:
+        return None
+    return Handoff(
+        enabled=topology.handoff.enabled,
+        max_lag_bytes=topology.handoff.max_lag_bytes,
+        stop_limit_s=_FAILOVER_LIMIT_S + topology.redis.node_timeout_ms / 1000,
+        linger_s=min(topology.envoy.refresh_s, _LINGER_LIMIT_S) + _LINGER_MORE_S if topology.envoys else 0.0,
+        election_pause_s=_election_pause_s(topology, programs),
+        address=guard.address,
+        port=guard.port,
+        data_path=guard.data_path,
+        ca_path=guard.ca_path,
+        certificate_path=guard.certificate_path,
+        key_path=guard.key_path,
+        user=user,
+        password_path=f"{folder}/handoff.password",
+    )
+
+
+def _election_pause_s(topology: Topology, programs: Programs) -> float:
+    """How long after an election no other one may be asked for in the same shard.
+
+    Redis asks for votes again only after twice its voting time-out, which is twice the node timeout and 2 s at the
+    least (cluster_legacy.c, clusterHandleSlaveFailover: auth_retry_time). A replica that is told to take over earlier
+    does nothing until the order lapses, or, worse, counts the votes of the last time: seen with 7.0 and 8.6. Valkey
+    begins anew since 8.1 (its pull requests 1274, 1305, 1356).
+    """
+    if programs.engine.kind == "valkey" and _major_minor(programs.engine.version) >= (8, 1):
+        return 0.0
+    return 2 * max(2 * topology.redis.node_timeout_ms / 1000, 2.0)
+
+
+def _major_minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _envoy_unit(

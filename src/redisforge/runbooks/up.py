@@ -225,6 +225,7 @@ async def _converge(
         facts = await observer.look(fresh_units=True)
         check_addresses(cluster, facts)
         check_ports(cluster.topology, cluster.layout, facts)
+        await _tell_keepers(cluster, units, journal, progress)
         runner = Runner(cluster, observer, units, Account(journal, progress))
         try:
             wishes = _wishes(wanted, units)
@@ -239,6 +240,14 @@ async def _converge(
             raise
         smoke = await SmokeTest(cluster_doors(cluster), secrets.token_hex(4)).run(cluster.topology.name)
     return phases, smoke
+
+
+async def _tell_keepers(cluster: Cluster, units: Mapping[str, Unit], journal: Journal, progress: Progress) -> None:
+    """A changed `handoff` needs no restart: only keepers read it, each time anew."""
+    if changed := await cluster.runtime.tell_keepers(list(units.values())):
+        setting = "on" if cluster.topology.handoff.enabled else "off"
+        journal.write("step", what=f"hand-off {setting}: {', '.join(changed)}", result="ok")
+        progress(f"hand-off {setting}, as declared now: {', '.join(changed)}")
 
 
 async def _take_back(cluster: Cluster, started: set[str], progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """Passwords of a cluster: supplied by the operator, or generated, and kept in secrets.env (0600).
 
     REDIS_REQUIREPASS='…'            the operator's user (REDIS_OPERATOR_USER names it)
-    REDIS_ACL_USER=app_user          REDIS_ACL_PASS='…'          and so on for READONLY, MONITOR, REPLICATION
+    REDIS_ACL_USER=app_user          REDIS_ACL_PASS='…'          and so on for READONLY, MONITOR, REPLICATION, HANDOFF
 
 The file is in the .env convention and quoted as a POSIX shell quotes, so `set -a; . secrets.env` works. Names
 that RedisForge does not use are kept. Passwords belong to roles: renaming a user keeps its password.
@@ -42,6 +42,7 @@ NAMES: Mapping[UserRole, SecretNames] = {
     UserRole.READONLY: SecretNames("REDIS_READONLY_USER", "REDIS_READONLY_PASS"),
     UserRole.MONITOR: SecretNames("REDIS_MONITOR_USER", "REDIS_MONITOR_PASS"),
     UserRole.REPLICATION: SecretNames("REDIS_REPLICATION_USER", "REDIS_REPLICATION_PASS"),
+    UserRole.HANDOFF: SecretNames("REDIS_HANDOFF_USER", "REDIS_HANDOFF_PASS"),
 }
 
 

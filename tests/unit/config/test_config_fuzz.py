@@ -151,5 +151,5 @@ def test_a_valid_topology_keeps_its_promises(data: dict[str, Any]) -> None:
     assert all(0 < port < 65536 for _, port in sockets)
     members = [node.shard for node in topology.nodes]
     assert sorted(members) == sorted(list(range(topology.shards)) * (topology.replicas + 1))
-    assert len({user.role for user in topology.users}) == len({user.name for user in topology.users}) == 5
+    assert len({user.role for user in topology.users}) == len({user.name for user in topology.users}) == 6
     assert topology.shards <= SLOT_COUNT

@@ -27,7 +27,7 @@ def test_init_writes_a_declaration_that_loads_with_strong_passwords(tmp_path: Pa
     loaded = load(None, {}, folder)
     assert loaded.topology.name == "shop"
     assert loaded.notices == ()
-    assert len({secret.reveal() for secret in loaded.passwords.values()}) == 5
+    assert len({secret.reveal() for secret in loaded.passwords.values()}) == 6
     assert all(len(secret.reveal()) >= 43 for secret in loaded.passwords.values())
 
 
@@ -87,6 +87,7 @@ def test_force_adds_missing_passwords_and_closes_the_file(tmp_path: Path) -> Non
         b"REDIS_READONLY_PASS",
         b"REDIS_MONITOR_PASS",
         b"REDIS_REPLICATION_PASS",
+        b"REDIS_HANDOFF_PASS",
         b"",
     ]
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600

@@ -488,6 +488,16 @@ def test_a_folder_called_redisforge_yaml_is_no_declaration(tmp_path: Path) -> No
     assert problems(tmp_path) == ["redisforge.yaml: is a folder, not a file"]
 
 
+def test_the_hand_off_is_on_and_can_be_switched_off(tmp_path: Path) -> None:
+    assert loaded(tmp_path).topology.handoff.enabled is True
+    handoff = loaded(tmp_path, "handoff: false\nhandoff_max_lag_bytes: 0\n").topology.handoff
+    assert (handoff.enabled, handoff.max_lag_bytes) == (False, 0)
+    found = problems(tmp_path, "handoff: maybe\nhandoff_max_lag_bytes: -1\n")
+    assert len(found) == 2
+    assert "handoff" in found[0]
+    assert "handoff_max_lag_bytes" in found[1]
+
+
 # ---- .env and the environment ----------------------------------------------------------------------------
 
 CONVENTION = f"""\

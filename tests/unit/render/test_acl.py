@@ -76,7 +76,7 @@ def test_nothing_dangerous_is_opened_again_by_a_category(kind: EngineKind, versi
         line = rules(kind, version, role)
         closed = line.index("-@dangerous")
         assert not [rule for rule in line[closed:] if rule.startswith("+@")]
-    for role in (UserRole.MONITOR, UserRole.REPLICATION):
+    for role in (UserRole.MONITOR, UserRole.REPLICATION, UserRole.HANDOFF):
         line = rules(kind, version, role)
         assert "-@all" in line
         assert "&*" not in line

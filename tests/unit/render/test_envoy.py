@@ -220,7 +220,7 @@ def test_topology_is_followed_fast() -> None:
     cluster = clusters(context())["redis_app_user"]
     discovery = cluster["cluster_type"]["typed_config"]
     assert discovery["cluster_refresh_rate"] == "1.5s"
-    assert discovery["redirect_refresh_interval"] == "0.2s"
+    assert discovery["redirect_refresh_interval"] == "0.05s"
     thresholds = ("redirect_refresh_threshold", "failure_refresh_threshold", "host_degraded_refresh_threshold")
     assert [discovery[name] for name in thresholds] == [1, 1, 1]
     assert cluster["connect_timeout"] == "0.75s"

@@ -69,6 +69,18 @@ def test_missing_passwords_are_made_once(layout: ClusterLayout) -> None:
     assert load_credentials(TOPOLOGY, layout).password("monitor_user").reveal() == values[3]
 
 
+def test_a_role_that_the_stored_file_does_not_know_yet_gets_a_password(layout: ClusterLayout) -> None:
+    """secrets.env of a cluster that is older than the hand-off."""
+    before, _ = resolve_credentials(TOPOLOGY, {}, layout)
+    path = Path(layout.secrets)
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "HANDOFF" not in line))
+    after, is_new = resolve_credentials(TOPOLOGY, {}, layout)
+    assert is_new
+    changed = {name for name in after.user_names() if after.password(name) != before.password(name)}
+    assert changed == {"handoff_user"}
+    assert resolve_credentials(TOPOLOGY, {}, layout)[1] is False
+
+
 def test_supplied_wins_over_stored_and_is_stored(layout: ClusterLayout) -> None:
     resolve_credentials(TOPOLOGY, {}, layout)
     mine = Secret("a password of my own")
