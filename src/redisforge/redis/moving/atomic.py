@@ -12,7 +12,7 @@ from redisforge.redis.moving.job import Job
 
 CANCEL_TIMEOUT_S = 5.0
 _POLL_FIRST_S = 0.002
-_POLL_SHARE = 0.05
+_POLL_SHARE = 0.03
 _POLL_LAST_S = 0.1
 
 RunTask = Callable[[Job, tuple[int, ...]], Awaitable[bool]]
@@ -38,7 +38,7 @@ async def move_in_tasks(job: Job, run_task: RunTask) -> None:
 
 
 def pause_s(began: float) -> float:
-    """Seconds until the next look at a task that began at `began` (monotonic): a twentieth of its life so far.
+    """Seconds until the next look at a task that began at `began` (monotonic): a small share of its life so far.
 
     Its end is noticed early, and the looks cost the node nothing much.
     """
