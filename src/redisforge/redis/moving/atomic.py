@@ -31,7 +31,7 @@ async def move_in_tasks(job: Job, run_task: RunTask) -> None:
         if tally.should_stop() or not await run_task(job, chunk):
             return
         if number == len(chunks):
-            await job.turns.give(job.target.id)  # the next pair may begin while the source hears of it
+            await job.turns.give(job.move, job.target.id)  # the next pair may begin while the source hears of it
         await wait_agreed(job.ends, (job.source, job.target), dict.fromkeys(chunk, job.target.id))
         tally.add(chunk, job.target.id, *job.sizes.of(chunk))
         await tally.pace()

@@ -109,7 +109,7 @@ async def _run(move: SlotMove, own: Ends, engine_kind: str, tally: Tally, turns:
                 if not tally.should_stop():
                     await _MOVERS[mover](Job(move=move, sizes=sizes, ends=ends, tally=tally, turns=turns))
             finally:
-                await turns.give(move.source.id, move.target.id)
+                await turns.give(move, move.source.id, move.target.id)
     except BaseException:
         tally.failed = True
         raise
