@@ -20,6 +20,7 @@ import hiredis
 from redisforge.model.secret import Secret
 from redisforge.model.slots import key_slot
 from redisforge.redis.connection import Connection, Login
+from redisforge.redis.parse import parse_cluster_nodes
 
 WORKERS = 4
 PAUSE_S = 0.004
@@ -33,9 +34,16 @@ class Client:
         self._connections = connections
         self._owners: dict[int, Address] = {}
 
+    async def learn(self) -> None:
+        """Ask who owns which slot."""
+        first = next(iter(self._connections.values()))
+        for peer in parse_cluster_nodes(str(await first.call("CLUSTER", "NODES"))):
+            for current in peer.slots:
+                self._owners |= dict.fromkeys(range(current.first, current.last + 1), (peer.address, peer.port))
+
     async def call(self, slot: int, *command: str) -> None:
         """Send a command, to wherever it has to go. Raises ReplyError of hiredis."""
-        address = self._owners.get(slot) or next(iter(self._connections))
+        address = self._owners[slot]
         asking: list[tuple[str, ...]] = []
         for _ in range(10):
             reply = (await self._connections[address].pipeline([*asking, command]))[-1]
@@ -78,6 +86,8 @@ async def main() -> None:
         Client({address: await Connection.open(address, login, timeout_s=10) for address in addresses})
         for _ in range(WORKERS)
     ]
+    for client in clients:
+        await client.learn()
     workers = [asyncio.create_task(work(client, number)) for number, client in enumerate(clients)]
     print("begun", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

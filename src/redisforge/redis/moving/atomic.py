@@ -12,7 +12,7 @@ from redisforge.redis.moving.job import Job
 
 CANCEL_TIMEOUT_S = 5.0
 _POLL_FIRST_S = 0.002
-_POLL_SHARE = 0.05
+_POLL_SHARE = 0.03
 _POLL_LAST_S = 0.1
 
 RunTask = Callable[[Job, tuple[int, ...]], Awaitable[bool]]
@@ -31,14 +31,14 @@ async def move_in_tasks(job: Job, run_task: RunTask) -> None:
         if tally.should_stop() or not await run_task(job, chunk):
             return
         if number == len(chunks):
-            await job.turns.give(job.target.id)  # the next pair may begin while the source hears of it
+            await job.turns.give(job.move, job.target.id)  # the next pair may begin while the source hears of it
         await wait_agreed(job.ends, (job.source, job.target), dict.fromkeys(chunk, job.target.id))
         tally.add(chunk, job.target.id, *job.sizes.of(chunk))
         await tally.pace()
 
 
 def pause_s(began: float) -> float:
-    """Seconds until the next look at a task that began at `began` (monotonic): a twentieth of its life so far.
+    """Seconds until the next look at a task that began at `began` (monotonic): a small share of its life so far.
 
     Its end is noticed early, and the looks cost the node nothing much.
     """

@@ -32,7 +32,9 @@ async def move_classic(job: Job) -> None:
     Raises:
         NodeError: a step failed. Slots of which nothing had been moved are closed again; the error names the others.
     """
-    await job.turns.give(job.target.id)  # it can take from several sources; a source is blocked by its own MIGRATE
+    await job.turns.give(
+        job.move, job.target.id
+    )  # it can take from several sources; a source is blocked by its own MIGRATE
     rate = job.tally.watch.max_rate_bytes_s
     limit_bytes = _BATCH_BYTES if rate is None else min(_BATCH_BYTES, rate)
     for batch in _batches(job, limit_bytes):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 
 import hiredis
 
+from redisforge.errors import NodeError
 from redisforge.model.facts import NodeFacts, PeerView
 from redisforge.redis.connection import Connection, Login, Reply, ReplyError
 from redisforge.redis.parse import parse_cluster_nodes
@@ -18,17 +20,22 @@ ANSWER_TIMEOUT_S = 30.0
 class Ends:
     """The connections of one task. Not shared between tasks: replies would mix."""
 
-    def __init__(self, login: Login, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    def __init__(self, login: Login, *, timeout_s: float = ANSWER_TIMEOUT_S, tls: ssl.SSLContext | None = None) -> None:
         self.login = login
-        self._tls = login.ssl_context()
+        self.tls = tls or login.ssl_context()
+        """Shared among the tasks of one call: loading a CA costs milliseconds."""
         self._timeout_s = timeout_s
         self._open: dict[tuple[str, int], Connection] = {}
+
+    def another(self) -> Ends:
+        """Connections for another task."""
+        return Ends(self.login, timeout_s=self._timeout_s, tls=self.tls)
 
     async def to(self, node: NodeFacts) -> Connection:
         """The connection to `node`. Raises NodeError."""
         address = (node.address, node.port)
         if address not in self._open:
-            self._open[address] = await Connection.open(address, self.login, timeout_s=self._timeout_s, tls=self._tls)
+            self._open[address] = await Connection.open(address, self.login, timeout_s=self._timeout_s, tls=self.tls)
         return self._open[address]
 
     async def call(self, node: NodeFacts, *command: str | int | bytes) -> Reply:
@@ -48,8 +55,21 @@ class Ends:
         return replies
 
     async def view(self, node: NodeFacts) -> tuple[PeerView, ...]:
-        """CLUSTER NODES of one node, parsed."""
-        return parse_cluster_nodes(str(await self.call(node, "CLUSTER", "NODES")))
+        """CLUSTER NODES of one node, parsed. A connection that has broken since it was last used is opened again.
+
+        Raises NodeError.
+        """
+        kept = (node.address, node.port) in self._open
+        try:
+            text = await self.call(node, "CLUSTER", "NODES")
+        except ReplyError:
+            raise
+        except NodeError:
+            self._open.pop((node.address, node.port), None)
+            if not kept:
+                raise
+            text = await self.call(node, "CLUSTER", "NODES")
+        return parse_cluster_nodes(str(text))
 
     async def close(self) -> None:
         """Close everything at once."""

@@ -54,8 +54,15 @@ async def move_slots(
     watch = watch or MoveWatch()
     pairs = by_pair(list(moves))
     tally = Tally(watch, sum(count(pair.slots) for pair in pairs))
-    await _run_all(pairs, login, engine_kind, tally)
     async with Ends(login) as ends:
+        # Connected while the first slots are on their way, so that asking in the end takes no time.
+        connecting = asyncio.create_task(_connect(ends, masters))
+        try:
+            await _run_all(pairs, ends, engine_kind, tally)
+            await connecting
+        finally:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
         await wait_agreed(ends, masters, tally.moved)
     return MoveResult(
         slots_moved=tally.slots,
@@ -67,10 +74,17 @@ async def move_slots(
     )
 
 
-async def _run_all(pairs: Sequence[SlotMove], login: Login, engine_kind: str, tally: Tally) -> None:
+async def _connect(ends: Ends, masters: Sequence[NodeFacts]) -> None:
+    """Connect to every master; one that cannot be reached is told about when it is asked."""
+    await asyncio.gather(*(ends.to(node) for node in masters), return_exceptions=True)
+
+
+async def _run_all(pairs: Sequence[SlotMove], ends: Ends, engine_kind: str, tally: Tally) -> None:
     """All pairs at once; they take turns. The first failure lets the others end at a clean point."""
     turns = Turns()
-    tasks = [asyncio.create_task(_run(pair, login, engine_kind, tally, turns)) for pair in pairs]
+    tasks = [
+        asyncio.create_task(_run(pair, Ends(ends.login, tls=ends.tls), engine_kind, tally, turns)) for pair in pairs
+    ]
     try:
         results = await asyncio.gather(*tasks, return_exceptions=True)
     except asyncio.CancelledError:
@@ -82,10 +96,10 @@ async def _run_all(pairs: Sequence[SlotMove], login: Login, engine_kind: str, ta
         raise errors[0]
 
 
-async def _run(move: SlotMove, login: Login, engine_kind: str, tally: Tally, turns: Turns) -> None:
+async def _run(move: SlotMove, own: Ends, engine_kind: str, tally: Tally, turns: Turns) -> None:
     mover = choose_mover(move, engine_kind)
     try:
-        async with Ends(login) as ends:
+        async with own as ends:
             # Counting and connecting need no turn: done while other pairs move, they cost no time.
             sizes = await measure(ends, move.source, slots_of(move.slots))
             tally.expect(sizes)
@@ -95,7 +109,7 @@ async def _run(move: SlotMove, login: Login, engine_kind: str, tally: Tally, tur
                 if not tally.should_stop():
                     await _MOVERS[mover](Job(move=move, sizes=sizes, ends=ends, tally=tally, turns=turns))
             finally:
-                await turns.give(move.source.id, move.target.id)
+                await turns.give(move, move.source.id, move.target.id)
     except BaseException:
         tally.failed = True
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
@@ -18,6 +19,7 @@ from redisforge.redis.moving.ends import Ends
 from redisforge.redis.moving.keys import Key, groups, migrate_command, volleys
 from redisforge.redis.moving.moves import by_pair
 from redisforge.redis.moving.tally import Tally
+from redisforge.redis.moving.turns import Turns
 
 
 def node(name: str, version: str = "8.6.3") -> NodeFacts:
@@ -134,3 +136,18 @@ def test_a_wish_to_stop_is_remembered_and_a_failure_stops_the_others_too() -> No
     failed.failed = True
     assert failed.should_stop()
     assert not failed.stopped
+
+
+async def test_a_node_that_was_given_early_is_not_given_again_in_anothers_turn() -> None:
+    turns = Turns()
+    first, second, third = (SlotMove(node(name), node("t"), ()) for name in "abc")
+    await turns.take(first)
+    await turns.give(first, "id-t")
+    await turns.take(second)
+    await turns.give(first, "id-a", "id-t")  # t is the second's
+    waiting = asyncio.create_task(turns.take(third))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await turns.give(second, "id-b", "id-t")
+    await asyncio.wait_for(waiting, 5)
