@@ -8,6 +8,7 @@ python scripts/capture_directives.py [--check] redis-8.6 valkey-9.1     only the
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import msgspec
 
 from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine
 from redisforge.model.topology import Engine, EngineKind
-from redisforge.render.directives import TABLES
+from redisforge.render.directives import MANAGED, TABLES
 
 FOLDER = Path(__file__).parent.parent / "src/redisforge/render/directive_tables"
 
@@ -42,6 +43,9 @@ FILE_ONLY = {
 UNKNOWN = ("Bad directive", "Module Configuration detected")
 """What a server says of a directive that it does not know: up to 7.4, and from 8.0 (it may be a module's)."""
 
+FIXED = (b"can't set immutable config", b"can't set protected config")
+"""What CONFIG SET says of what only a start can set, whatever the value (config.c, configSetCommand)."""
+
 START_LIMIT_S = 10.0
 
 
@@ -52,6 +56,8 @@ class Table(msgspec.Struct, frozen=True):
     version: str
     directives: tuple[str, ...]
     file_only: tuple[str, ...]
+    fixed: tuple[str, ...]
+    defaults: dict[str, str]
 
 
 @contextmanager
@@ -85,6 +91,16 @@ def knows(engine: EngineBinary, line: str, folder: Path) -> bool:
     return not any(words in outcome.stdout + outcome.stderr for words in UNKNOWN)
 
 
+def is_fixed(engine: EngineBinary, socket: Path, name: str, value: str) -> bool:
+    """Whether the running server refuses to have `name` set, to the value that it has."""
+    return any(words in ask(engine, socket, "CONFIG", "SET", name, value) for words in FIXED)
+
+
+def is_managed(name: str) -> bool:
+    """Whether RedisForge writes it itself; its default is then of no interest, and may depend on the machine."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in MANAGED)
+
+
 def capture(engine: EngineBinary) -> Table:
     """The table of one engine."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -93,8 +109,12 @@ def capture(engine: EngineBinary) -> Table:
             raise SystemExit(f"{engine.server_path} accepts a directive that does not exist")
         with running(engine, folder) as socket:
             settings = msgspec.json.decode(ask(engine, socket, "CONFIG", "GET", "*"), type=dict[str, str])
+            fixed = [name for name, value in settings.items() if is_fixed(engine, socket, name, value)]
         file_only = [name for name, line in FILE_ONLY.items() if name not in settings and knows(engine, line, folder)]
-    return Table(engine.kind, engine.version, tuple(sorted(settings)), tuple(sorted(file_only)))
+    defaults = {name: settings[name] for name in sorted(settings) if name not in fixed and not is_managed(name)}
+    return Table(
+        engine.kind, engine.version, tuple(sorted(settings)), tuple(sorted(file_only)), tuple(sorted(fixed)), defaults
+    )
 
 
 def differences(written: Table, captured: Table) -> Iterator[str]:
@@ -103,6 +123,10 @@ def differences(written: Table, captured: Table) -> Iterator[str]:
     new = {*captured.directives, *captured.file_only}
     yield from (f"the engine knows {name}, the table does not" for name in sorted(new - old))
     yield from (f"the table has {name}, the engine does not" for name in sorted(old - new))
+    changed = sorted({*written.fixed} ^ {*captured.fixed})
+    yield from (f"{name} can{'not' * (name in captured.fixed)} be set at run time" for name in changed)
+    others = sorted(name for name, value in written.defaults.items() if captured.defaults.get(name) != value)
+    yield from (f"the default of {name} is {captured.defaults.get(name)!r}" for name in others)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from unit_host import SLEEP, UnitHost
 
@@ -89,8 +90,23 @@ async def test_a_running_unit_keeps_the_hash_that_it_was_started_with(subject: S
     """So drift is seen: the files are the new ones, the process is the old one."""
     await subject.runtime.start([subject.unit()])
     before = await running(subject.runtime, "one")
-    await subject.runtime.start([subject.unit(variant="changed")])
-    assert await subject.runtime.observe() == before
+    changed = subject.unit(variant="changed")
+    await subject.runtime.start([changed])
+    placed = msgspec.structs.replace(before["one"], placed_hash=changed.placed_hash)
+    assert await subject.runtime.observe() == {"one": placed}
+
+
+async def test_placed_files_are_known_and_leave_the_process_alone(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit()])
+    before = (await running(subject.runtime, "one"))["one"]
+    assert before.placed_hash == subject.unit().placed_hash
+    changed = subject.unit(variant="changed")
+
+    await subject.runtime.place([changed])
+
+    after = (await subject.runtime.observe())["one"]
+    assert after.placed_hash == changed.placed_hash != before.placed_hash
+    assert msgspec.structs.replace(after, placed_hash=before.placed_hash) == before
 
 
 async def test_several_units_are_started_and_stopped_at_once_and_one_alone(subject: Subject) -> None:

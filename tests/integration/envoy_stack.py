@@ -20,9 +20,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from envoy_certificates import ADDRESS, Certificates
 
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
+from redisforge.fleet.transport import LocalTransport
 from redisforge.model.secret import Secret
 from redisforge.model.topology import (
     Credentials,
@@ -252,11 +254,17 @@ class Stack:
         await self._spawn(node.name, binary("redis-server"), "redis.conf")
 
     async def start_envoy(self) -> None:
-        folder = self.folder / self.envoy.name
         self.certificates.issue(self.envoy.name)
+        await self.place_envoy(self.topology.nodes)
+        folder = self.folder / self.envoy.name
+        await self._spawn(self.envoy.name, *envoy_argv(binary("envoy"), str(folder)))
+
+    async def place_envoy(self, nodes: tuple[RedisNode, ...]) -> None:
+        """Write the files of an Envoy in front of `nodes`, whether it runs or not."""
+        folder = self.folder / self.envoy.name
         tls = self.certificates.folder
         context = EnvoyContext(
-            topology=self.topology,
+            topology=msgspec.structs.replace(self.topology, nodes=nodes),
             envoy=self.envoy,
             folder=str(folder),
             ca_path=self.ca_path,
@@ -264,12 +272,7 @@ class Stack:
             key_path=str(tls / f"{self.envoy.name}.key"),
             credentials=CREDENTIALS,
         )
-        for file in render_envoy(context):
-            path = folder / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.text())
-            path.chmod(file.mode)
-        await self._spawn(self.envoy.name, *envoy_argv(binary("envoy"), str(folder)))
+        await LocalTransport().place(str(folder), render_envoy(context))
 
     async def _spawn(self, name: str, *argv: str) -> None:
         folder = self.folder / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,9 +60,17 @@ def test_every_write_during_a_changed_setting_is_kept(fresh: Cluster) -> None:
 def test_more_replicas_in_the_file_are_added(fresh: Cluster) -> None:
     keys, ids = fresh.write_keys(), {name: node["id"] for name, node in fresh.nodes().items()}
     fresh.declare(replicas=2)
+    envoy = fresh.pid("envoy-1")
 
-    fresh.up()
+    phases = fresh.up()
 
+    assert phases[-1] == "place changed files"
+    assert fresh.pid("envoy-1") == envoy
+    folder = fresh.path / "units" / "envoy-1"
+    for file in ("envoy.yaml", "endpoints/pubsub_app_user.yaml"):
+        assert f"port_value: {fresh.declared('redis-9')['port']}" in (folder / file).read_text()
+    guard = json.loads((fresh.path / "units" / "redis-1" / "unit.json").read_text())["guard"]
+    assert len(guard["peers"]) == 8
     nodes = fresh.nodes()
     assert len(nodes) == 9
     assert {name: nodes[name]["id"] for name in ids} == ids

@@ -84,6 +84,43 @@ async def test_a_subscriber_receives_what_primary_publishes(stack: Stack) -> Non
         assert await subscriber.next_message() == ["message", "news", "hello"]
 
 
+async def test_subscribers_stay_when_nodes_come_and_go_and_new_ones_follow_the_file(stack: Stack) -> None:
+    """The node of the open subscription leaves the file, so that only one that is kept open can still hear."""
+    login = stack.login("app_user")
+    try:
+        async with await Connection.open(stack.address("pubsub"), login, timeout_s=5) as subscriber:
+            first = await _reached(subscriber)
+            await subscriber.call("SUBSCRIBE", "membership")
+            for left in ([n for n in stack.topology.nodes if n.port != first], stack.topology.nodes[4:5]):
+                await stack.place_envoy(tuple(left))
+                await until(lambda left=left: _all_reach(stack, {node.port for node in left}), "the new nodes are used")
+                await stack.endpoint_call("primary", "PUBLISH", "membership", f"{len(left)} nodes")
+                assert await subscriber.next_message() == ["message", "membership", f"{len(left)} nodes"]
+    finally:
+        await stack.place_envoy(stack.topology.nodes)
+    await until(lambda: _some_reach(stack, first), "a node that came back is used")
+
+
+async def _reached(connection: Connection) -> int:
+    """The port of the node at the other end."""
+    text: str = await connection.call("INFO", "server")
+    return int(next(line for line in text.splitlines() if line.startswith("tcp_port:")).partition(":")[2])
+
+
+async def _reach(stack: Stack) -> int:
+    login = stack.login("app_user")
+    async with await Connection.open(stack.address("pubsub"), login, timeout_s=5) as connection:
+        return await _reached(connection)
+
+
+async def _all_reach(stack: Stack, ports: set[int]) -> bool:
+    return {await _reach(stack) for _ in range(20)} <= ports
+
+
+async def _some_reach(stack: Stack, port: int) -> bool:
+    return port in {await _reach(stack) for _ in range(20)}
+
+
 @pytest.mark.parametrize(
     ("user", "password"), [("app_user", "wrong"), ("readonly_user", "readonly-secret-Xy7"), ("default", "")]
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
 from redisforge.errors import HostError
 from redisforge.fleet.transport import CommandResult
 from redisforge.model.facts import UnitFacts, UnitState
@@ -75,13 +77,15 @@ class FakeRuntime:
                 self._next_pid += 2
                 self.units[unit.name] = UnitFacts(
                     name=unit.name, state=UnitState.RUNNING, pid=self._next_pid, keeper_pid=self._next_pid + 1,
-                    config_hash=unit.config_hash,
+                    config_hash=unit.config_hash, placed_hash=unit.placed_hash,
                 )  # fmt: skip
 
     async def place(self, units: Sequence[Unit]) -> None:
         """See Runtime.place."""
         for unit in units:
             self.placed[unit.name] = unit.config_hash
+            if unit.name in self.units:
+                self.units[unit.name] = msgspec.structs.replace(self.units[unit.name], placed_hash=unit.placed_hash)
 
     async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
         """See Runtime.tell_keepers. There are no keepers here."""

@@ -467,7 +467,8 @@ def stop(folder: str) -> None:
 
 def describe(folder: str) -> Document:
     state = read_json(Path(folder, "state.json"))
-    guard: Document = read_json(Path(folder, "unit.json")).get("guard") or {}
+    unit = read_json(Path(folder, "unit.json"))
+    guard: Document = unit.get("guard") or {}
     keeper, alive = lock_holder(folder), is_alive(state)
     name = state.get("state", "stopped")
     if not keeper:
@@ -484,6 +485,7 @@ def describe(folder: str) -> Document:
         "reason": state.get("reason", "") if name == "held" else "",
         "started_at_s": state.get("started_at", 0.0),
         "config_hash": state.get("config_hash", "") if alive else "",
+        "placed_hash": unit.get("placed_hash", ""),
         "has_cluster_config": bool(guard) and bool(own_claim(guard["data_path"])[0]),
         "was_member": state.get("was_member", False),
     }

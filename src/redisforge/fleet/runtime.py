@@ -187,6 +187,7 @@ def _unit_json(unit: Unit) -> UnitFile:
         "stop_grace_s": unit.stop_grace_s,
         "open_files": unit.open_files,
         "config_hash": unit.config_hash,
+        "placed_hash": unit.placed_hash,
         "guard": unit.guard,
     }
     return UnitFile("unit.json", msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")

@@ -38,7 +38,9 @@ class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     started_at_s: float = 0.0
     config_hash: str = ""
-    """Of the configuration that the running process was started with."""
+    """Of the configuration that the running process goes by: it was started with that, or told since."""
+    placed_hash: str = ""
+    """Of the files that lie there for it (Unit.placed_hash)."""
     has_cluster_config: bool = False
     """Its data folder holds a nodes.conf: it has been a member of a cluster."""
     was_member: bool = False

@@ -13,11 +13,16 @@ UnitKind = Literal["redis", "envoy"]
 
 
 class UnitFile(msgspec.Struct, frozen=True):
-    """A file that a Unit needs; `path` is relative to the Unit's folder, `mode` is the permission bits."""
+    """A file that a Unit needs; `path` is relative to the Unit's folder, `mode` is the permission bits.
+
+    `restart_text` is what of its content a running process could only learn by a restart; None: all of it. The rest
+    it reads again by itself, or needs at its start alone.
+    """
 
     path: str
     content: str | Secret
     mode: int = 0o644
+    restart_text: str | None = None
 
     def text(self) -> str:
         """The content as it is written to disk."""
@@ -84,13 +89,21 @@ class Unit(msgspec.Struct, frozen=True):
 
     @property
     def config_hash(self) -> str:
-        """Changes exactly when the command line or a file changes: what the process would have to be restarted for.
-
-        The guard and the hand-off are the keeper's, which reads them when it needs them.
-        """
+        """Changes when something changes for which the process would have to be restarted: the command line, or what
+        `UnitFile.restart_text` says of a file. The guard and the hand-off are the keeper's, which reads them when it
+        needs them."""
         digest = hashlib.sha256()
         for part in self.argv:
             digest.update(part.encode() + b"\0")
+        for file in self.files:
+            text = file.text() if file.restart_text is None else file.restart_text
+            digest.update(f"{file.path}\0{file.mode:o}\0".encode() + text.encode() + b"\0")
+        return digest.hexdigest()[:16]
+
+    @property
+    def placed_hash(self) -> str:
+        """Changes when anything changes that is placed for this Unit, whether it asks for a restart or not."""
+        digest = hashlib.sha256(msgspec.json.encode((self.argv, self.stop_grace_s, self.open_files, self.guard)))
         for file in self.files:
             digest.update(f"{file.path}\0{file.mode:o}\0".encode() + file.text().encode() + b"\0")
         return digest.hexdigest()[:16]

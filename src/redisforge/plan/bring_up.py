@@ -13,6 +13,7 @@ point, and nothing when all is well. The order:
     7  announcement    of replicas that some nodes do not name to proxies yet; then a new cluster's Envoys start
     8  agreement       nothing to do but to wait for it: a master says `fail` for its first two seconds
     9  drift           Units that run with an older configuration restart, one at a time, masters after a hand-over
+    10 files           that have changed and for which nothing has to restart are placed (plan/refresh.py)
 
 A phase ends with a gate; the runner observes again before it asks for the next.
 """
@@ -39,6 +40,7 @@ from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.joining import announce, introduce, tell_slots
 from redisforge.plan.placement import split_slots
+from redisforge.plan.refresh import refresh_phase
 from redisforge.plan.refusals import (
     lost_identities,
     places_of,
@@ -84,7 +86,9 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
             return _apply_drift(topology, facts, outdated)
         gate = Gate("endpoints_serve", 15.0)
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
-    return _apply_drift(topology, facts, drifted) if drifted else None
+    if drifted:
+        return _apply_drift(topology, facts, drifted)
+    return refresh_phase(facts, wishes.config_hashes, wishes.placed_hashes)
 
 
 def _assign_slots(topology: Topology, facts: Facts) -> Phase | None:

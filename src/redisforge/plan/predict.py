@@ -94,7 +94,8 @@ def _apply_one(topology: Topology, facts: Facts, step: Step, wishes: Wishes) -> 
     if isinstance(step, StopUnit | RemoveUnit):
         return _stopped(facts, step.unit, gone=isinstance(step, RemoveUnit))
     if isinstance(step, RefreshUnit):
-        return facts
+        unit = facts.units[step.unit]
+        return _with_unit(facts, _replace(unit, placed_hash=wishes.placed_hashes.get(step.unit, "")))
     if isinstance(step, MoveSlots):
         return _moved(facts, step)
     return _asked(facts, facts.nodes[step.node], step)
@@ -160,6 +161,7 @@ def _started(topology: Topology, facts: Facts, name: str, wishes: Wishes, *, bla
         name=name,
         state=UnitState.RUNNING,
         config_hash=wishes.config_hashes.get(name, ""),
+        placed_hash=wishes.placed_hashes.get(name, ""),
         has_cluster_config=True,
     )
     before = facts.units.get(name)

@@ -32,12 +32,14 @@ _WAIT_FOR_NODES = Phase(title="wait for the nodes that run", steps=(), gate=Gate
 class Wishes(msgspec.Struct, frozen=True):
     """What the planner must know beside topology and facts.
 
-    `config_hashes` by Unit name; empty when nothing is run by RedisForge (init-cluster).
+    `config_hashes` and `placed_hashes` by Unit name (model/unit.py); empty when nothing is run by RedisForge
+    (init-cluster).
     `accepted_losses` are names of nodes that may start without their data.
     """
 
     config_hashes: Mapping[str, str] = {}
     accepted_losses: frozenset[str] = frozenset()
+    placed_hashes: Mapping[str, str] = {}
 
 
 def start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:

@@ -3,13 +3,15 @@
 An unknown directive stops a server at its start, and Redis 8 says no more of it than "Module Configuration
 detected", so it is looked up before anything starts. The tables beside this file were captured from the engines
 themselves (scripts/capture_directives.py): what CONFIG GET * lists, aliases included, and the few directives that
-only a file can hold. An engine's hidden settings for its own tests are in no table.
+only a file can hold; which of them a running server refuses to set; and the defaults of the rest. An engine's hidden
+settings for its own tests are in no table.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from importlib import resources
 
 import msgspec
@@ -72,6 +74,33 @@ class _Table(msgspec.Struct, frozen=True):
     version: str
     directives: tuple[str, ...]
     file_only: tuple[str, ...]
+    fixed: tuple[str, ...]
+    defaults: dict[str, str]
+
+
+class Directives(msgspec.Struct, frozen=True):
+    """What a running server can do with directives: `settable` ones take CONFIG SET, and have these `defaults`."""
+
+    settable: frozenset[str]
+    defaults: Mapping[str, str]
+
+
+def settable_directives(kind: str, version: str) -> Directives:
+    """The directives that CONFIG SET takes in an engine of this version ("8.6.3"), with their defaults.
+
+    Between two tables only what both allow counts; the nearest tables stand for versions outside of all. Whatever is
+    not in the answer needs a restart.
+    """
+    series = TABLES.get(kind, ())
+    asked = _numbers(".".join(version.split(".")[:2]))
+    near = [name for name in series if _numbers(name) <= asked][-1:] or list(series[:1])
+    near += [name for name in series if _numbers(name) >= asked][:1]
+    tables = [_table(kind, name) for name in dict.fromkeys(near)]
+    if not tables:
+        return Directives(frozenset(), {})
+    settable = frozenset[str].intersection(*(frozenset(t.directives) - frozenset(t.fixed) for t in tables))
+    common = {name: value for name, value in tables[0].defaults.items() if tables[-1].defaults.get(name) == value}
+    return Directives(settable, common)
 
 
 def known_directives(kind: str, version: str) -> frozenset[str] | None:
@@ -115,8 +144,12 @@ def _numbers(series: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-@functools.cache
 def _directives_of(kind: str, series: str) -> frozenset[str]:
-    table = resources.files("redisforge.render") / "directive_tables" / f"{kind}-{series}.json"
-    read = msgspec.json.decode(table.read_bytes(), type=_Table)
+    read = _table(kind, series)
     return frozenset((*read.directives, *read.file_only))
+
+
+@functools.cache
+def _table(kind: str, series: str) -> _Table:
+    table = resources.files("redisforge.render") / "directive_tables" / f"{kind}-{series}.json"
+    return msgspec.json.decode(table.read_bytes(), type=_Table)

@@ -12,6 +12,7 @@ envoy.yaml holds no password: Envoy reads them from files (mode 0600) in the Uni
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from urllib.parse import quote as percent_encoded
 
@@ -21,7 +22,7 @@ from redisforge.errors import BinaryError
 from redisforge.model.topology import Credentials, Endpoint, EndpointKind, EnvoyInstance, Listener, Topology
 from redisforge.model.unit import UnitFile
 from redisforge.render.commented_yaml import Noted, Value, to_yaml
-from redisforge.render.envoy_clusters import Pool, render_cluster
+from redisforge.render.envoy_clusters import Pool, render_cluster, render_endpoints
 from redisforge.render.envoy_listeners import Door, render_listener
 from redisforge.render.envoy_parts import secret_type, socket_address
 
@@ -59,7 +60,7 @@ class EnvoyContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render_envoy(context: EnvoyContext) -> tuple[UnitFile, ...]:
-    """Return every file that the Envoy needs: envoy.yaml, sds/*.yaml, passwords/*.
+    """Return every file that the Envoy needs: envoy.yaml, sds/*.yaml, endpoints/*.yaml, passwords/*.
 
     Raises:
         BinaryError: an endpoint asks for something that this version of Envoy does not have.
@@ -68,8 +69,14 @@ def render_envoy(context: EnvoyContext) -> tuple[UnitFile, ...]:
     doors = _doors(context)
     _check_version(context, doors)
     users = sorted({door.endpoint.user for door in doors})
+    pools = _pools(context, doors)
     return (
-        UnitFile(path=ENVOY_CONFIG, content=_config(context, doors)),
+        UnitFile(
+            path=ENVOY_CONFIG,
+            content=_config(context, doors, pools),
+            restart_text=_config(context, doors, [_without_seeds(pool) for pool in pools]),
+        ),
+        *(_endpoints_file(pool) for pool in pools if pool.follows_file),
         UnitFile(path="sds/certificate.yaml", content=_certificate_secret(context)),
         UnitFile(path="sds/ca.yaml", content=_ca_secret(context)),
         *(
@@ -162,9 +169,8 @@ def _has(version: str, since: tuple[int, int]) -> bool:
     return (int(parts[0]), int(parts[1])) >= since
 
 
-def _config(context: EnvoyContext, doors: tuple[Door, ...]) -> str:
+def _config(context: EnvoyContext, doors: tuple[Door, ...], pools: Sequence[Pool]) -> str:
     topology, envoy = context.topology, context.envoy
-    pools = {door.upstream_cluster: door for door in doors}
     document: dict[str, Value] = {
         "node": Noted(
             {"id": envoy.name, "cluster": topology.name, "locality": {"zone": envoy.zone}},
@@ -177,10 +183,29 @@ def _config(context: EnvoyContext, doors: tuple[Door, ...]) -> str:
         "overload_manager": _overload_manager(topology.envoy.max_connections),
         "static_resources": {
             "listeners": [render_listener(door) for door in doors],
-            "clusters": [render_cluster(_pool(context, door)) for door in pools.values()],
+            "clusters": [render_cluster(pool) for pool in pools],
         },
     }
     return to_yaml(document, header=_HEADER.format(name=envoy.name, cluster=topology.name))
+
+
+def _pools(context: EnvoyContext, doors: tuple[Door, ...]) -> list[Pool]:
+    return [_pool(context, door) for door in {door.upstream_cluster: door for door in doors}.values()]
+
+
+def _without_seeds(pool: Pool) -> Pool:
+    """Where Envoy asks the cluster itself, the nodes in its file matter only until it has been answered once."""
+    return msgspec.structs.replace(pool, nodes=()) if pool.kind is EndpointKind.COMMANDS else pool
+
+
+def _endpoints_file(pool: Pool) -> UnitFile:
+    note = "The nodes that subscribers are handed to. Watched: rename a new file over this one."
+    path = _endpoints_path(pool.name)
+    return UnitFile(path=path, content=to_yaml(render_endpoints(pool), header=note), restart_text="")
+
+
+def _endpoints_path(pool_name: str) -> str:
+    return f"endpoints/{percent_encoded(pool_name, safe='')}.yaml"
 
 
 def _pool(context: EnvoyContext, door: Door) -> Pool:
@@ -193,6 +218,7 @@ def _pool(context: EnvoyContext, door: Door) -> Pool:
         folder=context.folder,
         settings=context.topology.envoy,
         nodes=tuple((node.address, node.port) for node in context.topology.nodes),
+        endpoints_path=str(PurePosixPath(context.folder, _endpoints_path(door.upstream_cluster))),
     )
 
 

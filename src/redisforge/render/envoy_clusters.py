@@ -10,9 +10,14 @@ from redisforge.model.topology import EndpointKind, EnvoySettings
 from redisforge.render.commented_yaml import Noted, Value
 from redisforge.render.envoy_parts import milliseconds, redis_proxy_type, socket_address, tls_socket
 
+_ENDPOINTS_TYPE = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """An upstream cluster: the nodes, reached as one ACL user for one purpose. Paths are absolute."""
+    """An upstream cluster: the nodes, reached as one ACL user for one purpose. Paths are absolute.
+
+    `endpoints_path` is where the nodes of a pool that follows that file are written (render_endpoints).
+    """
 
     name: str
     kind: EndpointKind
@@ -22,11 +27,28 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     settings: EnvoySettings
     nodes: tuple[tuple[str, int], ...]
+    endpoints_path: str = ""
+
+    @property
+    def follows_file(self) -> bool:
+        """Whether Envoy reads this pool's nodes from a file of their own: it does so only for numeric addresses, and
+        needs it only where it does not find out by itself."""
+        return self.kind is EndpointKind.PUBSUB and all(_is_number(address) for address, _ in self.nodes)
+
+
+def render_endpoints(pool: Pool) -> dict[str, Value]:
+    """The file at `endpoints_path`: an answer of an endpoint discovery service, as Envoy reads it from disk."""
+    return {"resources": [{"@type": _ENDPOINTS_TYPE, **_assignment(pool)}]}
 
 
 def render_cluster(pool: Pool) -> Value:
     """One entry of static_resources.clusters."""
     specific = _redis_cluster(pool) if pool.kind is EndpointKind.COMMANDS else _pubsub_cluster(pool)
+    nodes: dict[str, Value] = {}
+    if not pool.follows_file:
+        nodes["load_assignment"] = Noted(
+            _assignment(pool), "All nodes, not a few: any of them can be asked for the topology."
+        )
     return {
         "name": pool.name,
         **specific,
@@ -35,13 +57,7 @@ def render_cluster(pool: Pool) -> Value:
             False,
             "Serve at once, also when Redis comes up later: the nodes are found as soon as they answer.",
         ),
-        "load_assignment": Noted(
-            {
-                "cluster_name": pool.name,
-                "endpoints": [{"lb_endpoints": [_host(*node) for node in pool.nodes]}],
-            },
-            "All nodes, not a few: any of them can be asked for the topology.",
-        ),
+        **nodes,
         "transport_socket": Noted(
             tls_socket("UpstreamTlsContext", pool.folder, {}, validate_peer=True),
             "Shows its own certificate; accepts only nodes whose certificate the CA in sds/ca.yaml signed. "
@@ -62,6 +78,10 @@ def render_cluster(pool: Pool) -> Value:
         },
         "circuit_breakers": _circuit_breakers(pool.settings),
     }
+
+
+def _assignment(pool: Pool) -> dict[str, Value]:
+    return {"cluster_name": pool.name, "endpoints": [{"lb_endpoints": [_host(*node) for node in pool.nodes]}]}
 
 
 def _host(address: str, port: int) -> Value:
@@ -144,7 +164,7 @@ def _outlier_detection() -> Noted:
 
 def _pubsub_cluster(pool: Pool) -> dict[str, Value]:
     return {
-        "type": "STATIC" if all(_is_number(address) for address, _ in pool.nodes) else "STRICT_DNS",
+        **_whereabouts(pool),
         "lb_policy": "LEAST_REQUEST",
         "health_checks": Noted(
             [_ping(interval_s=2, timeout_s=2, unhealthy_threshold=3)],
@@ -156,6 +176,26 @@ def _pubsub_cluster(pool: Pool) -> dict[str, Value]:
         "common_lb_config": Noted(
             {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
             "Never send anybody to a node that is known to be down, however few are left.",
+        ),
+    }
+
+
+def _whereabouts(pool: Pool) -> dict[str, Value]:
+    """How a pool without topology of its own learns of the nodes. A file of endpoints can hold only numbers."""
+    if not pool.follows_file:
+        return {"type": "STRICT_DNS"}
+    file: Value = {
+        "path": pool.endpoints_path,
+        "watched_directory": {"path": pool.endpoints_path.rpartition("/")[0]},
+    }
+    return {
+        "type": "EDS",
+        "eds_cluster_config": Noted(
+            {"eds_config": {"resource_api_version": "V3", "path_config_source": file}},
+            "The nodes are in a file that is watched: they come and go without a restart. Open connections live on.",
+        ),
+        "ignore_health_on_host_removal": Noted(
+            True, "A node that has left the file gets no new subscribers, although it still answers."
         ),
     }
 

@@ -214,7 +214,11 @@ def _programs(topology: Topology, environment: Mapping[str, str], progress: Prog
 
 
 def _wishes(wanted: Wanted, units: Mapping[str, Unit]) -> Wishes:
-    return Wishes({unit.name: unit.config_hash for unit in units.values()}, wanted.accepted_losses)
+    return Wishes(
+        {name: unit.config_hash for name, unit in units.items()},
+        wanted.accepted_losses,
+        {name: unit.placed_hash for name, unit in units.items()},
+    )
 
 
 async def _converge(

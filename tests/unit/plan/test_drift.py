@@ -20,6 +20,8 @@ from redisforge.model.slots import subtract
 from redisforge.model.steps import Promote, RestartUnit, Step
 from redisforge.model.topology import Role
 from redisforge.plan.bring_up import next_phase
+from redisforge.plan.predict import predict_plan
+from redisforge.plan.refresh import refresh_phase
 from redisforge.plan.starting import Wishes
 from redisforge.plan.view import ALL_SLOTS
 
@@ -129,6 +131,29 @@ def test_an_outdated_envoy_restarts_although_its_endpoints_fail() -> None:
     assert phase
     assert [str(step) for step in phase.steps] == ["restart envoy-1"]
     assert (phase.gate.name, phase.gate.envoy) == ("endpoints_serve", "envoy-1")
+
+
+def test_files_that_need_no_restart_are_placed_last() -> None:
+    topology = make_topology()
+    wishes = replace(wishes_for(topology), placed_hashes=dict.fromkeys(wishes_for(topology).config_hashes, "new"))
+    facts = formed(topology)
+    for name in wishes.config_hashes:
+        facts = unit_with(name, placed_hash="new" if name == "redis-2" else "old")(topology, facts)
+    outdated = unit_with("redis-5", config_hash="older")(topology, facts)
+
+    plan = predict_plan(topology, outdated, wishes)
+
+    assert [str(step) for step in plan.phases[0].steps] == ["restart redis-5"]
+    placed = [str(step) for step in plan.phases[-1].steps]
+    others = [name for name in wishes.config_hashes if name not in ("redis-2", "redis-5")]
+    assert placed == [f"place the files of {name}" for name in others]
+    assert not plan.phases[2:]
+
+
+def test_files_are_not_placed_under_a_unit_that_is_not_known() -> None:
+    topology = make_topology()
+    assert next_phase(topology, formed(topology), wishes_for(topology)) is None
+    assert refresh_phase(formed(topology), {}, {"redis-9": "new"}) is None
 
 
 def test_nodes_of_others_are_never_restarted() -> None:

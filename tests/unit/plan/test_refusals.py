@@ -184,7 +184,7 @@ def test_another_size_is_no_bringing_up(shards: int, replicas: int) -> None:
     with pytest.raises(RefusedError) as refusal:
         next_phase(declared, facts, wishes_for(declared))
     assert f"has 3 masters with slots, {shards} shards are declared" in str(refusal.value)
-    assert refusal.value.next_step == "declare shards: 3"
+    assert refusal.value.next_step == f"`redisforge scale --shards {shards}` moves the slots; or declare shards: 3"
 
 
 def test_more_replicas_are_no_other_size() -> None:

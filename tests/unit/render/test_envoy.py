@@ -27,7 +27,7 @@ from redisforge.model.topology import (
     TlsSettings,
     Topology,
 )
-from redisforge.model.unit import UnitFile
+from redisforge.model.unit import Unit, UnitFile
 from redisforge.render.commented_yaml import Noted, quote, to_yaml
 from redisforge.render.envoy import EnvoyContext, envoy_argv, redis_cluster_names, render_envoy
 
@@ -157,6 +157,7 @@ def test_files_and_their_modes() -> None:
         "envoy.yaml": 0o644,
         "sds/certificate.yaml": 0o644,
         "sds/ca.yaml": 0o644,
+        "endpoints/pubsub_app_user.yaml": 0o644,
         "passwords/app_user.password": 0o600,
         "passwords/readonly_user.password": 0o600,
     }
@@ -182,6 +183,8 @@ def test_each_envoy_gets_its_own_listeners_and_all_nodes_as_seeds() -> None:
     assert ports == {"primary": 6480, "primary-resp3": 6481, "reader": 6482, "pubsub": 6483}
     assert config(second)["node"] == {"id": "envoy-2", "cluster": "main", "locality": {"zone": "zone-a"}}
     for cluster in clusters(second).values():
+        if cluster.get("type") == "EDS":
+            continue
         seeds = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         seen = [seed["endpoint"]["address"]["socket_address"]["port_value"] for seed in seeds]
         assert seen == [7001, 7002, 7003, 7004, 7005, 7006]
@@ -241,12 +244,46 @@ def test_pubsub_hands_connections_to_healthy_nodes_only() -> None:
     cluster = clusters(context())[proxy["cluster"]]
     assert cluster["health_checks"][0]["custom_health_check"]["name"] == "envoy.health_checkers.redis"
     assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
-    assert cluster["type"] == "STATIC"
+
+
+def test_the_nodes_for_subscribers_are_in_a_file_that_is_watched() -> None:
+    cluster = clusters(context())["pubsub_app_user"]
+    assert cluster["type"] == "EDS"
+    assert "load_assignment" not in cluster
+    source = cluster["eds_cluster_config"]["eds_config"]["path_config_source"]
+    assert source["watched_directory"]["path"] == "/state/units/envoy-1/endpoints"
+    path = source["path"].removeprefix("/state/units/envoy-1/")
+
+    resource = yaml.safe_load(rendered(context())[path].text())["resources"][0]
+
+    assert resource["cluster_name"] == "pubsub_app_user"
+    hosts = [entry["endpoint"]["address"]["socket_address"] for entry in resource["endpoints"][0]["lb_endpoints"]]
+    assert hosts == [{"address": "127.0.0.1", "port_value": 7001 + index} for index in range(6)]
+
+
+def restart_hash(declared: Topology) -> str:
+    unit = Unit("envoy-1", "envoy", "local", "/state/units/envoy-1", ("envoy",), render_envoy(context(declared)), ())
+    return unit.config_hash
+
+
+def test_nodes_that_come_and_go_do_not_restart_an_envoy() -> None:
+    fewer = topology(nodes=topology().nodes[:3])
+
+    assert restart_hash(fewer) == restart_hash(topology())
+    assert rendered(context(fewer)) != rendered(context())
+    other_limit = msgspec.structs.replace(topology().envoy, max_connections=1)
+    assert restart_hash(topology(envoy=other_limit)) != restart_hash(topology())
 
 
 def test_names_instead_of_numbers_are_resolved() -> None:
+    """A file of endpoints cannot hold them: then the nodes of subscribers do need a restart."""
     nodes = tuple(msgspec.structs.replace(node, address="redis.example") for node in topology().nodes)
-    assert clusters(context(topology(nodes=nodes)))["pubsub_app_user"]["type"] == "STRICT_DNS"
+    named = topology(nodes=nodes)
+    cluster = clusters(context(named))["pubsub_app_user"]
+    assert cluster["type"] == "STRICT_DNS"
+    assert len(cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]) == 6
+    assert not any(path.startswith("endpoints/") for path in rendered(context(named)))
+    assert restart_hash(topology(nodes=nodes[:3])) != restart_hash(named)
 
 
 @pytest.mark.parametrize("required", [False, True])
