@@ -170,13 +170,16 @@ def stale_envoys(topology: Topology, facts: Facts) -> Reasons:
 
 
 def told_of(facts: Facts) -> set[tuple[str, int]]:
-    """What CLUSTER SLOTS lists: masters with slots, and their replicas that have received something. Of those only the
-    ones that answer."""
-    owners = {peer.id for node in facts.reachable_nodes() for peer in node.peers if peer.slots}
+    """What CLUSTER SLOTS lists: masters with slots, and their replicas that have received something and have not been
+    forgotten by the masters. Of those only the ones that answer."""
+    nodes = facts.reachable_nodes()
+    owners = {peer.id for node in nodes for peer in node.peers if peer.slots}
+    masters = [node for node in nodes if node.id in owners] or nodes
+    known = {peer.id for node in masters for peer in node.peers}
     return {
         (node.address, node.port)
-        for node in facts.reachable_nodes()
-        if node.id in owners or (node.master_id in owners and node.replication_offset)
+        for node in nodes
+        if node.id in owners or (node.master_id in owners and node.replication_offset and node.id in known)
     }
 
 

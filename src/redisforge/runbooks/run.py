@@ -16,6 +16,7 @@ from redisforge.fleet.journal import Journal
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import (
     AssignSlots,
+    Meet,
     MendSlots,
     MoveSlots,
     NodeStep,
@@ -173,9 +174,11 @@ class Runner:
         return facts
 
     async def _ask_again(self, phase: Phase, facts: Facts) -> None:
-        """A vote can get lost while links come and go; Redis itself does not repeat a failover that was asked for."""
+        """A vote can get lost while links come and go, and a node that was just forgotten cannot be met for a minute;
+        Redis itself repeats neither."""
         for step in phase.steps:
-            if isinstance(step, Promote) and facts.nodes[step.node].role is not Role.MASTER:
+            is_due = isinstance(step, Promote) and facts.nodes[step.node].role is not Role.MASTER
+            if isinstance(step, Promote | Meet) and (is_due or isinstance(step, Meet)):
                 with contextlib.suppress(NodeError):  # it may have become a master meanwhile
                     await self._worker.do(step, facts)
 

@@ -153,7 +153,14 @@ def _left(topology: Topology, facts: Facts, leaving: frozenset[str]) -> Topology
 
 
 def _weights(topology: Topology, facts: Facts, options: Options) -> dict[str, float]:
-    return {named_node(topology, facts, name).name: weight for name, weight in options.weights.items()}
+    weights = {named_node(topology, facts, name).name: weight for name, weight in options.weights.items()}
+    for name in weights:
+        if facts.nodes[name].role is not Role.MASTER and facts.nodes[name].reachable:
+            raise UsageError(
+                f"{name} is a replica now, and a weight is for masters",
+                next_step="give the weight to its master; `redisforge status` shows who that is",
+            )
+    return weights
 
 
 def refuse_broken(topology: Topology, facts: Facts) -> None:
