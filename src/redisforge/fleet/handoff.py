@@ -181,6 +181,7 @@ class Handoff:
     def __init__(self, folder: Path, peers: Any, log: Callable[[str], None]) -> None:
         self.path = folder / "handoff.json"
         self.election_path = folder / "last-election"
+        self.elected_path = folder / "elected"
         self.peers = peers
         self.log = log
         self.seen: Sample | None = None
@@ -228,12 +229,15 @@ class Handoff:
         master = f"{info.get('master_host')}:{info.get('master_port')}" if info["role"] == "slave" else ""
         if master and master != self.master:
             self.note_election()
+        elif self.master and not master:
+            self.note_election(self.elected_path)
         self.master = master
 
-    def note_election(self) -> None:
-        """Another node of the shard has been elected. In a file: the next keeper has to know it too."""
+    def note_election(self, path: Path | None = None) -> None:
+        """Another node of the shard, or this one, has been elected. In a file: the next keeper has to know it, and
+        so have those who plan failovers."""
         try:
-            self.election_path.touch()
+            (path or self.election_path).touch()
         except OSError as error:
             self.log(f"cannot note the election: {error}")
 

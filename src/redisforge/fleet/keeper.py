@@ -488,7 +488,17 @@ def describe(folder: str) -> Document:
         "placed_hash": unit.get("placed_hash", ""),
         "has_cluster_config": bool(guard) and bool(own_claim(guard["data_path"])[0]),
         "was_member": state.get("was_member", False),
+        "elected_at_s": modified_at(folder, "elected"),
+        "replaced_at_s": modified_at(folder, "last-election"),
     }
+
+
+def modified_at(folder: str, name: str) -> float:
+    """When a file of the Unit was written last, in seconds since the epoch; 0 without it."""
+    try:
+        return Path(folder, name).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def in_parallel(action: Callable[[str], None], folders: list[str]) -> None:

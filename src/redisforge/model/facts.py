@@ -37,6 +37,10 @@ class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     last_exit: str = ""
     reason: str = ""
     started_at_s: float = 0.0
+    elected_at_s: float = 0.0
+    """When its keeper last saw the node become a master by election; 0 if never."""
+    replaced_at_s: float = 0.0
+    """When its keeper last saw another node of the shard become the master; 0 if never."""
     config_hash: str = ""
     """Of the configuration that the running process goes by: it was started with that, or told since."""
     placed_hash: str = ""

@@ -38,6 +38,7 @@ from redisforge.model.steps import (
 )
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
+from redisforge.plan.handover import best_replica, hand_over
 from redisforge.plan.joining import announce, introduce, tell_slots
 from redisforge.plan.placement import split_slots
 from redisforge.plan.refresh import refresh_phase
@@ -241,10 +242,9 @@ def _apply_drift(topology: Topology, facts: Facts, drifted: list[str]) -> Phase:
 
     name = min(drifted, key=order)
     node = facts.nodes.get(name)
-    replicas = replicas_of(facts, node.id) if node and node.role is Role.MASTER else ()
-    if replicas:
-        step: Step = Promote(node=replicas[0].name, mode="handover", why=f"{name} is about to restart")
-        return Phase(title=f"hand over from {name}", steps=(step,), gate=Gate("in_sync", 60.0))
+    heir = best_replica(topology, facts, node.id) if node and node.role is Role.MASTER else None
+    if node and heir:
+        return hand_over(topology, facts, node, heir, f"{name} is about to restart")
     step = RestartUnit(unit=name, why="it runs with an older configuration")
     gate = Gate("endpoints_serve", 60.0, envoy=name) if node is None else Gate("in_sync", 60.0)
     return Phase(title=f"apply the changed configuration to {name}", steps=(step,), gate=gate)

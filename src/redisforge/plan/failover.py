@@ -15,6 +15,7 @@ from redisforge.model.facts import Facts, NodeFacts, PeerView
 from redisforge.model.slots import describe
 from redisforge.model.steps import Gate, Phase, Promote
 from redisforge.model.topology import Role, Topology
+from redisforge.plan.handover import hand_over, pause_left_s
 from redisforge.plan.ready import whole_first
 from redisforge.plan.roles import even_roles
 from redisforge.plan.view import copies_of
@@ -52,10 +53,11 @@ def failover_phase(topology: Topology, facts: Facts, wanted: Failover) -> Phase 
         if phase := whole_first(topology, facts):
             return phase
     heir = _heir(topology, facts, owner, wanted)
+    if wanted.mode == "handover":
+        return hand_over(topology, facts, seen, heir, f"{wanted.node} gives its slots away")
     step = Promote(node=heir.name, mode=wanted.mode, why=f"{wanted.node} gives its slots away")
     title = f"let {heir.name} take over from {wanted.node}"
-    gate = Gate("settled", 60.0) if wanted.mode == "handover" else Gate("promoted", 30.0)
-    return Phase(title=title, steps=(step,), gate=gate)
+    return Phase(title=title, steps=(step,), gate=Gate("promoted", 30.0))
 
 
 def _owner(topology: Topology, facts: Facts, name: str) -> PeerView | None:
@@ -71,7 +73,9 @@ def _heir(topology: Topology, facts: Facts, owner: PeerView, wanted: Failover) -
     """The replica that takes over. A handover needs one that is in sync; without the master the one that has most."""
     candidates = copies_of(topology, facts, owner.id)
     if wanted.mode == "handover":
-        candidates = tuple(node for node in candidates if node.master_link_up and node.replication_offset)
+        ready = (node for node in candidates if node.master_link_up and node.replication_offset)
+        seen = facts.nodes[wanted.node]
+        candidates = tuple(sorted(ready, key=lambda node: pause_left_s(topology, facts, seen, node)))
     if wanted.heir:
         candidates = tuple(node for node in candidates if node.name == wanted.heir)
     if candidates:
@@ -94,7 +98,6 @@ def roles_phase(topology: Topology, facts: Facts) -> Phase | None:
     if phase := whole_first(topology, facts):
         return phase
     for promotion in even_roles(topology, facts):
-        step = Promote(node=promotion.replica, mode="handover", why=promotion.why)
-        title = f"let {promotion.replica} take over from {promotion.master}"
-        return Phase(title=title, steps=(step,), gate=Gate("settled", 60.0))
+        master, heir = facts.nodes[promotion.master], facts.nodes[promotion.replica]
+        return hand_over(topology, facts, master, heir, promotion.why)
     return None

@@ -10,6 +10,7 @@ from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import SlotRange, describe, merge, subtract
 from redisforge.model.steps import Gate
 from redisforge.model.topology import Role, Topology
+from redisforge.plan.handover import electable
 from redisforge.plan.view import ALL_SLOTS, connected_ids, unclaimed_slots
 
 Reasons = tuple[str, ...]
@@ -235,7 +236,11 @@ GATES: dict[str, Callable[[Topology, Facts], Reasons]] = {
     "forgotten": forgotten,
     "endpoints_serve": endpoints_serve,
 }
-_OF_ONE_NODE: dict[str, Callable[[Topology, Facts, str], Reasons]] = {"unread": unread, "read_again": read_again}
+_OF_ONE_NODE: dict[str, Callable[[Topology, Facts, str], Reasons]] = {
+    "unread": unread,
+    "read_again": read_again,
+    "electable": electable,
+}
 
 
 def reasons_against(gate: Gate, topology: Topology, facts: Facts) -> Reasons:

@@ -8,7 +8,7 @@ from redisforge.model.slots import count, describe, subtract
 from redisforge.model.steps import AllowReads, Gate, MendSlots, Phase, RefuseReads
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
-from redisforge.plan.view import ALL_SLOTS, owned_slots, replicas_of
+from redisforge.plan.view import ALL_SLOTS, owned_slots
 
 SETTLE_DEADLINE_S = 60.0
 
@@ -42,12 +42,6 @@ def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = froz
 
 def _has_open_slots(node: NodeFacts) -> bool:
     return node.myself is not None and bool(node.myself.migrating or node.myself.importing)
-
-
-def best_replica(facts: Facts, master_id: str, leaving: frozenset[str] = frozenset()) -> NodeFacts | None:
-    """The replica that is most in sync and may take over: link up, something received, staying in the cluster."""
-    candidates = (node for node in replicas_of(facts, master_id) if node.name not in leaving)
-    return next((node for node in candidates if node.master_link_up and node.replication_offset), None)
 
 
 def left_unread(topology: Topology, facts: Facts, but: frozenset[str] = frozenset()) -> Phase | None:

@@ -6,7 +6,7 @@ from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts
 from redisforge.model.slots import SlotRange, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
-from redisforge.plan.ready import best_replica
+from redisforge.plan.handover import best_replica
 from redisforge.plan.view import newest_owners, replicas_of
 
 LEAST_MASTERS = 3
@@ -30,7 +30,7 @@ def refuse_removal(topology: Topology, facts: Facts, leaving: frozenset[str], *,
         return
     for owner in owners:
         losing = [node.name for node in replicas_of(facts, owner.id) if node.name in leaving]
-        if losing and best_replica(facts, owner.id, leaving) is None:
+        if losing and best_replica(topology, facts, owner.id, leaving) is None:
             raise RefusedError(
                 f"{', '.join(losing)} is the last replica of {owner.name} that is in sync",
                 where=f"slots {describe(owner.slots)}",

@@ -12,9 +12,10 @@ import msgspec
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts
-from redisforge.model.steps import Gate, Phase, Promote, RestartUnit
+from redisforge.model.steps import Gate, Phase, RestartUnit
 from redisforge.model.topology import Role, Topology
-from redisforge.plan.ready import best_replica, left_unread, refuse_reads, takes_reads, whole_first
+from redisforge.plan.handover import best_replica, hand_over
+from redisforge.plan.ready import left_unread, refuse_reads, takes_reads, whole_first
 
 _RESTART_DEADLINE_S = 120.0
 
@@ -43,7 +44,7 @@ def restart_phase(topology: Topology, facts: Facts, wanted: Restart) -> Phase | 
     if not pending:
         return None
     node = min(pending, key=lambda node: (node.role is Role.MASTER, node.name))
-    return _hand_over(facts, node, wanted) or stop_and_start(topology, facts, node, wanted.why)
+    return _hand_over(topology, facts, node, wanted) or stop_and_start(topology, facts, node, wanted.why)
 
 
 def stop_and_start(topology: Topology, facts: Facts, node: NodeFacts, why: str) -> Phase:
@@ -54,10 +55,10 @@ def stop_and_start(topology: Topology, facts: Facts, node: NodeFacts, why: str) 
     return Phase(title=f"restart {node.name}", steps=(restart,), gate=Gate("settled", _RESTART_DEADLINE_S))
 
 
-def _hand_over(facts: Facts, node: NodeFacts, wanted: Restart) -> Phase | None:
+def _hand_over(topology: Topology, facts: Facts, node: NodeFacts, wanted: Restart) -> Phase | None:
     if node.role is not Role.MASTER or not node.slots:
         return None
-    heir = best_replica(facts, node.id)
+    heir = best_replica(topology, facts, node.id)
     if heir is None:
         if wanted.force:
             return None
@@ -68,8 +69,7 @@ def _hand_over(facts: Facts, node: NodeFacts, wanted: Restart) -> Phase | None:
             next_step=f"add a replica (`redisforge scale --replicas N`), or accept the interruption: "
             f"`redisforge restart {node.name} --force`",
         )
-    step = Promote(node=heir.name, mode="handover", why=f"{node.name} is about to restart")
-    return Phase(title=f"hand over from {node.name} to {heir.name}", steps=(step,), gate=Gate("settled", 60.0))
+    return hand_over(topology, facts, node, heir, f"{node.name} is about to restart")
 
 
 def _is_done(facts: Facts, name: str, wanted: Restart) -> bool:
