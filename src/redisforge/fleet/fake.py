@@ -66,6 +66,8 @@ class FakeRuntime:
         self.units: dict[str, UnitFacts] = {}
         self.placed: dict[str, str] = {}
         """The configuration hash of the files that lie there, by Unit."""
+        self.elections: list[tuple[str, str]] = []
+        """(elected, replaced) of every election that was noted."""
         self._next_pid = 1000
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
@@ -101,6 +103,10 @@ class FakeRuntime:
     async def observe(self) -> dict[str, UnitFacts]:
         """See Runtime.observe."""
         return dict(self.units)
+
+    async def note_election(self, elected: str, replaced: str) -> None:
+        """See Runtime.note_election."""
+        self.elections.append((elected, replaced))
 
     async def remove(self, names: Sequence[str]) -> None:
         """See Runtime.remove."""

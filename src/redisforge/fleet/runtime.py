@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +51,11 @@ class Runtime(Protocol):
 
     async def observe(self) -> dict[str, UnitFacts]:
         """The state of every Unit that this runtime knows on the host."""
+        ...
+
+    async def note_election(self, elected: str, replaced: str) -> None:
+        """Note that an election has made `elected` the master in place of `replaced` (Unit names; "" if not ours): the
+        next one of the shard needs some time between (plan/handover.py)."""
         ...
 
     async def remove(self, names: Sequence[str]) -> None:
@@ -115,6 +121,12 @@ class ProcessRuntime:
             raise HostError("the keeper's report cannot be read", where=self._layout.units, why=str(error)) from error
         return {unit.name: unit for unit in found}
 
+    async def note_election(self, elected: str, replaced: str) -> None:
+        """See Runtime.note_election. The keepers note the same when they see it, about a second later."""
+        for name, file in ((elected, "elected"), (replaced, "last-election")):
+            if name:
+                await self._transport.place(self._layout.unit(name), [UnitFile(file, f"{time.time()}\n")])
+
     async def remove(self, names: Sequence[str]) -> None:
         """See Runtime.remove."""
         for name in names:
@@ -157,6 +169,10 @@ class NoRuntime:
         """Raises HostError: these nodes are not ours to stop."""
         del names
         raise HostError("these nodes are not run by RedisForge", next_step="stop them by what runs them")
+
+    async def note_election(self, elected: str, replaced: str) -> None:
+        """Nowhere to note it."""
+        del elected, replaced
 
     async def observe(self) -> dict[str, UnitFacts]:
         """Nothing: there are no Units."""

@@ -6,8 +6,9 @@ from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import count, describe, subtract
 from redisforge.model.steps import AllowReads, Gate, MendSlots, Phase, RefuseReads
-from redisforge.model.topology import Role, Topology
+from redisforge.model.topology import Topology
 from redisforge.plan import gates
+from redisforge.plan.joining import announce
 from redisforge.plan.view import ALL_SLOTS, owned_slots
 
 SETTLE_DEADLINE_S = 60.0
@@ -48,13 +49,11 @@ def left_unread(topology: Topology, facts: Facts, but: frozenset[str] = frozense
     """Give reads back to replicas in sync that get none, but for those in `but`: they were taken out of the reader
     endpoints for a restart or for another master, perhaps by a verb that was cut off."""
     for node in facts.reachable_nodes():
-        if (
-            node.role is not Role.REPLICA
-            or not node.master_link_up
-            or node.name in but
-            or not refuses_reads(facts, node)
-        ):
+        if not node.master_link_up or node.name in but or not refuses_reads(facts, node):
             continue
+        # While a node does not tell proxies of it, Envoy may hear that it is gone, and fail reads on their way to it.
+        if phase := announce(topology, facts):
+            return phase
         step = AllowReads(node=node.name, why="it is in sync")
         gate = Gate("read_again", 15.0, node=node.name)
         return Phase(title=f"let {node.name} serve reads again", steps=(step,), gate=gate)

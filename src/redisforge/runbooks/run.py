@@ -96,6 +96,7 @@ class Runner:
         try:
             await self._steps(phase.steps, facts)
             seen = await self._wait(phase, facts)
+            await self._note_elections(phase, facts)
         except RedisForgeError as error:
             seconds = time.monotonic() - began
             self._journal.write(
@@ -172,6 +173,15 @@ class Runner:
             pause_s = min(_POLL_LAST_S, pause_s * _POLL_GROWTH)
             facts = await self._observer.look(always_probe=probe)
         return facts
+
+    async def _note_elections(self, phase: Phase, before: Facts) -> None:
+        """The keepers see elections when they next look, and may miss one that is soon followed by another."""
+        ours = {node.name for node in self._cluster.topology.nodes if node.managed and node.name in before.units}
+        for step in phase.steps:
+            if isinstance(step, Promote):
+                master = before.node_by_id(before.nodes[step.node].master_id)
+                names = [name if name in ours else "" for name in (step.node, master.name if master else "")]
+                await self._cluster.runtime.note_election(*names)
 
     async def _ask_again(self, phase: Phase, facts: Facts) -> None:
         """A vote can get lost while links come and go, and a node that was just forgotten cannot be met for a minute;
