@@ -11,6 +11,7 @@ import typer
 
 from redisforge import __version__
 from redisforge.cli import (
+    apply_config,
     audit,
     binaries,
     certs,
@@ -40,6 +41,7 @@ app = typer.Typer(
 for door in (
     lifecycle,
     change,
+    apply_config,
     status,
     scale,
     simulate,

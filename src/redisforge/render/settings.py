@@ -16,6 +16,7 @@ SECRET_DIRECTIVES = frozenset(
     {"masterauth", "primaryauth", "requirepass", "tls-key-file-pass", "tls-client-key-file-pass"}
 )
 """Never asked of a node, never shown: another password is a rotation."""
+_UNTOLD = SECRET_DIRECTIVES | {"include", "loadmodule", "rename-command", "user"}
 
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\\')*)\'|(\S+)')
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
@@ -58,6 +59,12 @@ def read_conf(text: str) -> dict[str, str]:
             value = _joined({**_classes(found[name]), **_classes(value)})
         found[name] = value
     return found
+
+
+def untold_text(text: str) -> str:
+    """The lines that CONFIG GET tells nothing of, or must not be asked for: only a start takes them."""
+    lines = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return "".join(f"{line}\n" for line in lines if line.split()[0].lower() in _UNTOLD)
 
 
 def differences(wanted: Mapping[str, str], running: Mapping[str, str]) -> tuple[Difference, ...]:

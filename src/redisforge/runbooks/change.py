@@ -52,9 +52,10 @@ def _nothing(_: Topology) -> Mapping[tuple[str, ...], str]:
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """A change: its name, what it is asked to do (for the journal), and how the facts become its planner.
 
-    `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared. `target`: the
-    topology that the verb works towards, if it adds nodes. `result`: the topology that is left when it is done; it is
-    recorded. `declares`: options that redisforge.yaml has to have from then on.
+    `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
+    `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
+    left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on. `settings`:
+    the directives that nodes are asked for. `notices`: what its planner has to say.
     """
 
     name: str
@@ -65,6 +66,9 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     result: Callable[[Topology, Facts], Topology] = _same
     declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
     limits: MoveLimits = MoveLimits()
+    units: Mapping[str, Unit] = {}
+    settings: tuple[str, ...] = ()
+    notices: list[str] = []
 
     @property
     def command(self) -> str:
@@ -103,32 +107,39 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
     """`--dry-run`: the plan that `change` would carry out now. Nothing is changed. Raises as `change`."""
 
     async def plan() -> Plan:
-        facts = await _look(cluster)
+        facts = await _look(cluster, verb)
         topology = verb.target(cluster.topology, facts)
         if topology != cluster.topology:
-            facts = await _look(msgspec.structs.replace(cluster, topology=topology))
+            facts = await _look(msgspec.structs.replace(cluster, topology=topology), verb)
         names = (*(node.name for node in topology.nodes if node.managed), *(envoy.name for envoy in topology.envoys))
-        wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else Wishes()
+        wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
         return predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
 
     return asyncio.run(plan())
 
 
-async def _look(cluster: Cluster) -> Facts:
-    async with Observer(cluster, with_listing=True) as observer:
+def _wishes(units: Mapping[str, Unit]) -> Wishes:
+    return Wishes(
+        {name: unit.config_hash for name, unit in units.items()},
+        placed_hashes={name: unit.placed_hash for name, unit in units.items()},
+    )
+
+
+async def _look(cluster: Cluster, verb: Verb) -> Facts:
+    async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         return await observer.look(fresh_units=True, always_probe=True)
 
 
 async def _carry_out(
     before: Cluster, verb: Verb, allowance: Allowance, journal: Journal, progress: Progress
 ) -> ChangeReport:
-    facts = await _look(before)
+    facts = await _look(before, verb)
     topology = verb.target(before.topology, facts)
     cluster = msgspec.structs.replace(before, topology=topology)
-    async with Observer(cluster, with_listing=True) as observer:
+    async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         facts = await observer.look(fresh_units=True, always_probe=True)
-        units = ready_units(cluster, facts, progress) if verb.needs_units else {}
-        wishes = Wishes({unit.name: unit.config_hash for unit in units.values()})
+        units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units
+        wishes = _wishes(units)
         planner = verb.planner(topology, facts, wishes)
         notices: tuple[str, ...] = ()
         if topology != before.topology:
@@ -147,8 +158,9 @@ async def _carry_out(
     if left.topology != before.topology and verb.needs_units:
         await _refresh(left, progress)
     return ChangeReport(
-        verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report, notices=notices
-    )
+        verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report,
+        notices=(*verb.notices, *notices),
+    )  # fmt: skip
 
 
 def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str, Unit]:

@@ -14,6 +14,7 @@ from redisforge.model.steps import (
     Forget,
     Meet,
     NodeStep,
+    NoteApplied,
     Promote,
     RefreshUnit,
     RefuseReads,
@@ -22,6 +23,7 @@ from redisforge.model.steps import (
     Reset,
     RestartUnit,
     SetConfigEpoch,
+    SetSettings,
     StartUnit,
     UnitStep,
 )
@@ -56,14 +58,17 @@ class Worker:
             NodeError: the node cannot be reached, or refused (ReplyError).
         """
         if isinstance(step, UnitStep):
-            await self._on_unit(step)
+            await self._on_unit(step, facts)
             return
         node = self._cluster.topology.node(step.node)
         for command in node_commands(self._cluster.topology, step, facts):
             await self._asker.call((node.address, node.port), *command)
 
-    async def _on_unit(self, step: UnitStep) -> None:
+    async def _on_unit(self, step: UnitStep, facts: Facts) -> None:
         runtime = self._cluster.runtime
+        if isinstance(step, NoteApplied):
+            await runtime.note_applied(self._units[step.unit], facts.units[step.unit])
+            return
         if isinstance(step, RefreshUnit):
             await runtime.place([self._units[step.unit]])
             return
@@ -131,6 +136,10 @@ def _forget(_: Topology, step: Forget, __: Facts) -> tuple[str, ...]:
     return commands.forget(step.node_id)
 
 
+def _set_settings(_: Topology, step: SetSettings, __: Facts) -> tuple[str, ...]:
+    return commands.set_settings(step.settings)
+
+
 def _reset(_: Topology, __: Reset, ___: Facts) -> tuple[str, ...]:
     return commands.reset()
 
@@ -143,4 +152,5 @@ _COMMANDS: Mapping[type, Callable[..., tuple[str, ...]]] = {
     Promote: _promote,
     Forget: _forget,
     Reset: _reset,
+    SetSettings: _set_settings,
 }
