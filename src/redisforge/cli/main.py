@@ -26,6 +26,7 @@ from redisforge.cli import (
     simulate,
     smoke,
     status,
+    upgrade,
 )
 from redisforge.errors import INTERRUPTED_EXIT_STATUS, RedisForgeError
 
@@ -42,6 +43,7 @@ for door in (
     lifecycle,
     change,
     apply_config,
+    upgrade,
     status,
     scale,
     simulate,

@@ -192,7 +192,16 @@ class NoteApplied(_Step, frozen=True, kw_only=True, tag="note_applied"):
         return f"record that {self.unit} has its settings"
 
 
-UnitStep = StartUnit | RestartUnit | StopUnit | RemoveUnit | RefreshUnit | NoteApplied
+class KeepIdentity(_Step, frozen=True, kw_only=True, tag="keep_identity"):
+    """Copy a node's nodes.conf into its Unit's folder: a newer version may write it so that an older cannot read it."""
+
+    unit: str
+
+    def __str__(self) -> str:
+        return f"keep a copy of the nodes.conf of {self.unit}"
+
+
+UnitStep = StartUnit | RestartUnit | StopUnit | RemoveUnit | RefreshUnit | NoteApplied | KeepIdentity
 NodeStep = (
     SetConfigEpoch
     | AssignSlots

@@ -10,13 +10,14 @@ import asyncio
 import getpass
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from redisforge.errors import AbortedError, RedisForgeError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.lock import cluster_lock
@@ -55,7 +56,8 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
     `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
     left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on. `settings`:
-    the directives that nodes are asked for. `notices`: what its planner has to say.
+    the directives that nodes are asked for. `notices`: what its planner has to say. `prepare`: what has to succeed
+    before the first phase; `recover`: what is done when a phase failed, it may raise a better error.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     units: Mapping[str, Unit] = {}
     settings: tuple[str, ...] = ()
     notices: list[str] = []
+    prepare: Callable[[Facts], Awaitable[None]] | None = None
+    recover: Callable[[Observer, RedisForgeError], Awaitable[None]] | None = None
 
     @property
     def command(self) -> str:
@@ -145,12 +149,19 @@ async def _carry_out(
         if topology != before.topology:
             record_topology(cluster)  # before anything starts: `status` and `down` must find what a killed run left
             notices = declare_options(topology, verb.declares(topology))
+        if verb.prepare:
+            await verb.prepare(facts)
         async with _Watch(cluster, allowance, journal, progress) as watch:
             control = Control(progress, watch.check)
             mover = SlotMover(cluster, journal, progress, verb.limits, control.stop_requested)
             runner = Runner(cluster, observer, units, Account(journal, progress, verb.command), mover)
             with control.listening():
-                phases, facts = await converge(runner, planner, facts, control.safe_point)
+                try:
+                    phases, facts = await converge(runner, planner, facts, control.safe_point)
+                except RedisForgeError as error:
+                    if verb.recover and not isinstance(error, AbortedError):
+                        await verb.recover(observer, error)
+                    raise
     left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
     if left.topology != topology:
         record_topology(left)

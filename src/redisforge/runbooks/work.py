@@ -12,6 +12,7 @@ from redisforge.model.steps import (
     AllowReads,
     AssignSlots,
     Forget,
+    KeepIdentity,
     Meet,
     NodeStep,
     NoteApplied,
@@ -28,13 +29,17 @@ from redisforge.model.steps import (
     UnitStep,
 )
 from redisforge.model.topology import EndpointKind, Topology
-from redisforge.model.unit import Unit
+from redisforge.model.unit import Unit, UnitFile
 from redisforge.redis import commands
 from redisforge.redis.observe import NodeAsker
+from redisforge.render.redis_conf import CLUSTER_CONFIG_FILE
 from redisforge.runbooks.cluster import Cluster
 
 _ANSWER_LIMIT_S = 5.0
 _ANSWER_PAUSE_S = 0.01
+
+KEPT_IDENTITY = "nodes.conf.kept"
+"""In a Unit's folder: its nodes.conf as the last version before an upgrade wrote it."""
 
 
 class Worker:
@@ -69,6 +74,9 @@ class Worker:
         if isinstance(step, NoteApplied):
             await runtime.note_applied(self._units[step.unit], facts.units[step.unit])
             return
+        if isinstance(step, KeepIdentity):
+            await keep_identity(self._cluster, step.unit)
+            return
         if isinstance(step, RefreshUnit):
             await runtime.place([self._units[step.unit]])
             return
@@ -97,6 +105,14 @@ class Worker:
                 await asyncio.sleep(_ANSWER_PAUSE_S)
             else:
                 return
+
+
+async def keep_identity(cluster: Cluster, unit_name: str) -> None:
+    """Copy a node's nodes.conf beside its data. Raises HostError."""
+    folder = cluster.layout.unit(unit_name)
+    content = await cluster.transport.read(f"{folder}/data/{CLUSTER_CONFIG_FILE}")
+    if content is not None:
+        await cluster.transport.place(folder, [UnitFile(KEPT_IDENTITY, content)])
 
 
 def node_commands(topology: Topology, step: NodeStep, facts: Facts) -> tuple[tuple[str, ...], ...]:
