@@ -91,6 +91,9 @@ def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as
 
     if dry_run:
         print_plan(plan_change(cluster, verb), as_json=as_json)
+        if not as_json:
+            for notice in verb.notices:
+                typer.echo(f"  {notice}")
         return
     report = change(cluster, verb, allowance, finished_steps_only)
     if as_json:

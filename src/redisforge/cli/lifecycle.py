@@ -51,7 +51,7 @@ def up(
     from redisforge.runbooks.up import Wanted, plan_only
     from redisforge.runbooks.up import up as run
 
-    loaded = _load(config, cluster)
+    loaded = load_declared(config, cluster)
     for notice in loaded.notices:
         typer.echo(f"note: {notice}", err=True)
     wanted = Wanted(
@@ -100,7 +100,7 @@ def down(
         typer.echo(f"{found.topology.name}: {what}; the data is kept in {found.layout.folder}")
 
 
-def _load(path: Path | None, cluster_name: str | None) -> LoadedConfig:
+def load_declared(path: Path | None, cluster_name: str | None) -> LoadedConfig:
     """The declared topology: from --config, from redisforge.yaml here, or from the file that raised the cluster."""
     from msgspec.structs import replace
 

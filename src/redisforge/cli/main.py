@@ -11,6 +11,7 @@ import typer
 
 from redisforge import __version__
 from redisforge.cli import (
+    apply_config,
     audit,
     binaries,
     certs,
@@ -25,6 +26,7 @@ from redisforge.cli import (
     simulate,
     smoke,
     status,
+    upgrade,
 )
 from redisforge.errors import INTERRUPTED_EXIT_STATUS, RedisForgeError
 
@@ -40,6 +42,8 @@ app = typer.Typer(
 for door in (
     lifecycle,
     change,
+    apply_config,
+    upgrade,
     status,
     scale,
     simulate,

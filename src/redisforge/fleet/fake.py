@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -93,6 +94,13 @@ class FakeRuntime:
         """See Runtime.tell_keepers. There are no keepers here."""
         del units
         return ()
+
+    async def note_applied(self, unit: Unit, told: UnitFacts) -> None:
+        """See Runtime.note_applied."""
+        if self.units[unit.name].pid == told.pid:
+            self.units[unit.name] = msgspec.structs.replace(
+                self.units[unit.name], config_hash=unit.config_hash, applied_at_s=time.time()
+            )
 
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""

@@ -470,6 +470,9 @@ def describe(folder: str) -> Document:
     unit = read_json(Path(folder, "unit.json"))
     guard: Document = unit.get("guard") or {}
     keeper, alive = lock_holder(folder), is_alive(state)
+    told = read_json(Path(folder, "applied.json"))  # of a configuration that the process was told of while it ran
+    if any(told.get(name) != state.get(name) for name in ("pid", "started_at")):
+        told = {}
     name = state.get("state", "stopped")
     if not keeper:
         name = "orphaned" if alive else "stopped"
@@ -484,7 +487,8 @@ def describe(folder: str) -> Document:
         "last_exit": state.get("last_exit", ""),
         "reason": state.get("reason", "") if name == "held" else "",
         "started_at_s": state.get("started_at", 0.0),
-        "config_hash": state.get("config_hash", "") if alive else "",
+        "config_hash": {**state, **told}.get("config_hash", "") if alive else "",
+        "applied_at_s": told.get("applied_at", 0.0),
         "placed_hash": unit.get("placed_hash", ""),
         "has_cluster_config": bool(guard) and bool(own_claim(guard["data_path"])[0]),
         "was_member": state.get("was_member", False),

@@ -45,6 +45,13 @@ class Runtime(Protocol):
         """
         ...
 
+    async def note_applied(self, unit: Unit, told: UnitFacts) -> None:
+        """Record that the process which was observed as `told` goes by the configuration of `unit` from now on.
+
+        It is forgotten with that process: the next one goes by what it is started with.
+        """
+        ...
+
     async def stop(self, names: Sequence[str]) -> None:
         """End Units and whatever keeps them; returns when they are gone. Data and logs stay."""
         ...
@@ -105,6 +112,12 @@ class ProcessRuntime:
                 changed += [unit.name] * bool(await self._transport.place(unit.folder, _handoff_json(unit)))
         return tuple(changed)
 
+    async def note_applied(self, unit: Unit, told: UnitFacts) -> None:
+        """See Runtime.note_applied."""
+        process = {"pid": told.pid, "started_at": told.started_at_s}
+        note = {**process, "config_hash": unit.config_hash, "applied_at": time.time()}
+        await self._transport.place(unit.folder, [UnitFile("applied.json", msgspec.json.encode(note).decode())])
+
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""
         if names:
@@ -164,6 +177,11 @@ class NoRuntime:
         """Nothing: there are no keepers."""
         del units
         return ()
+
+    async def note_applied(self, unit: Unit, told: UnitFacts) -> None:
+        """Raises HostError: these nodes have their configuration from elsewhere."""
+        del told
+        await self.start([unit])
 
     async def stop(self, names: Sequence[str]) -> None:
         """Raises HostError: these nodes are not ours to stop."""

@@ -43,6 +43,8 @@ class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     """When its keeper last saw another node of the shard become the master; 0 if never."""
     config_hash: str = ""
     """Of the configuration that the running process goes by: it was started with that, or told since."""
+    applied_at_s: float = 0.0
+    """When the running process was last told of a configuration; 0 if it goes by what it was started with."""
     placed_hash: str = ""
     """Of the files that lie there for it (Unit.placed_hash)."""
     has_cluster_config: bool = False
@@ -111,6 +113,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     listed: tuple[str, ...] | None = None
     """The id of every node that it names in CLUSTER SLOTS, which is what proxies and clients go by; None if it was
     not asked. A replica appears there once it has received something from its master."""
+    settings: dict[str, str] | None = None
+    """What CONFIG GET says of the directives that were asked for; None if none were."""
     aof_ok: bool = True
     """False when the last AOF write or rewrite, or the last RDB save, failed."""
 

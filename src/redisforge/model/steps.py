@@ -173,9 +173,47 @@ class RefreshUnit(_Step, frozen=True, kw_only=True, tag="refresh_unit"):
         return f"place the files of {self.unit}"
 
 
-UnitStep = StartUnit | RestartUnit | StopUnit | RemoveUnit | RefreshUnit
+class SetSettings(_Step, frozen=True, kw_only=True, tag="set_settings"):
+    """CONFIG SET of all that differs, (directive, value): together or, if one is refused, not at all."""
+
+    node: str
+    settings: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"{self.node}: CONFIG SET {' '.join(f'{name} {value or chr(34) * 2}' for name, value in self.settings)}"
+
+
+class NoteApplied(_Step, frozen=True, kw_only=True, tag="note_applied"):
+    """Record that the Unit's running process goes by the declared configuration now, so that nothing restarts it."""
+
+    unit: str
+
+    def __str__(self) -> str:
+        return f"record that {self.unit} has its settings"
+
+
+class KeepIdentity(_Step, frozen=True, kw_only=True, tag="keep_identity"):
+    """Copy a node's nodes.conf into its Unit's folder: a newer version may write it so that an older cannot read it."""
+
+    unit: str
+
+    def __str__(self) -> str:
+        return f"keep a copy of the nodes.conf of {self.unit}"
+
+
+UnitStep = StartUnit | RestartUnit | StopUnit | RemoveUnit | RefreshUnit | NoteApplied | KeepIdentity
 NodeStep = (
-    SetConfigEpoch | AssignSlots | Meet | Replicate | Promote | Forget | Reset | MendSlots | RefuseReads | AllowReads
+    SetConfigEpoch
+    | AssignSlots
+    | Meet
+    | Replicate
+    | Promote
+    | Forget
+    | Reset
+    | MendSlots
+    | RefuseReads
+    | AllowReads
+    | SetSettings
 )
 Step = UnitStep | NodeStep | MoveSlots
 

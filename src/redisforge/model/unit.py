@@ -16,13 +16,15 @@ class UnitFile(msgspec.Struct, frozen=True):
     """A file that a Unit needs; `path` is relative to the Unit's folder, `mode` is the permission bits.
 
     `restart_text` is what of its content a running process could only learn by a restart; None: all of it. The rest
-    it reads again by itself, or needs at its start alone.
+    it reads again by itself, or needs at its start alone. `is_settings`: a running process can be told of the rest
+    (CONFIG SET).
     """
 
     path: str
     content: str | Secret
     mode: int = 0o644
     restart_text: str | None = None
+    is_settings: bool = False
 
     def text(self) -> str:
         """The content as it is written to disk."""
@@ -91,14 +93,19 @@ class Unit(msgspec.Struct, frozen=True):
     def config_hash(self) -> str:
         """Changes when something changes for which the process would have to be restarted: the command line, or what
         `UnitFile.restart_text` says of a file. The guard and the hand-off are the keeper's, which reads them when it
-        needs them."""
+        needs them.
+
+        After a dot follows what a running process can also be told of (`UnitFile.is_settings`), if it has such a file.
+        """
         digest = hashlib.sha256()
         for part in self.argv:
             digest.update(part.encode() + b"\0")
         for file in self.files:
             text = file.text() if file.restart_text is None else file.restart_text
             digest.update(f"{file.path}\0{file.mode:o}\0".encode() + text.encode() + b"\0")
-        return digest.hexdigest()[:16]
+        settings = "".join(file.text() for file in self.files if file.is_settings)
+        told = f".{hashlib.sha256(settings.encode()).hexdigest()[:16]}" if settings else ""
+        return digest.hexdigest()[:16] + told
 
     @property
     def placed_hash(self) -> str:

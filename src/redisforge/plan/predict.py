@@ -15,10 +15,12 @@ from redisforge.model.steps import (
     AllowReads,
     AssignSlots,
     Forget,
+    KeepIdentity,
     Meet,
     MendSlots,
     MoveSlots,
     NodeStep,
+    NoteApplied,
     Phase,
     Plan,
     Promote,
@@ -29,6 +31,7 @@ from redisforge.model.steps import (
     Reset,
     RestartUnit,
     SetConfigEpoch,
+    SetSettings,
     StartUnit,
     Step,
     StopUnit,
@@ -96,6 +99,11 @@ def _apply_one(topology: Topology, facts: Facts, step: Step, wishes: Wishes) -> 
     if isinstance(step, RefreshUnit):
         unit = facts.units[step.unit]
         return _with_unit(facts, _replace(unit, placed_hash=wishes.placed_hashes.get(step.unit, "")))
+    if isinstance(step, KeepIdentity):
+        return facts
+    if isinstance(step, NoteApplied):
+        told = _replace(facts.units[step.unit], config_hash=wishes.config_hashes.get(step.unit, ""))
+        return _with_unit(facts, _replace(told, applied_at_s=facts.observed_at_s))
     if isinstance(step, MoveSlots):
         return _moved(facts, step)
     return _asked(facts, facts.nodes[step.node], step)
@@ -119,6 +127,8 @@ def _asked(facts: Facts, node: NodeFacts, step: NodeStep) -> Facts:
     if isinstance(step, Reset):
         myself = PeerView(id=f"{node.id}'", address=node.address, port=node.port, flags=_BLANK_FLAGS)
         return _with_node(facts, _replace(node, id=myself.id, peers=(myself,), keys=0))
+    if isinstance(step, SetSettings):
+        return _with_node(facts, _replace(node, settings={**(node.settings or {}), **dict(step.settings)}))
     if isinstance(step, MendSlots):
         return _with_node(facts, _own(node, migrating=(), importing=()))
     return _forgotten(facts, node, step)
@@ -162,6 +172,7 @@ def _started(topology: Topology, facts: Facts, name: str, wishes: Wishes, *, bla
         state=UnitState.RUNNING,
         config_hash=wishes.config_hashes.get(name, ""),
         placed_hash=wishes.placed_hashes.get(name, ""),
+        started_at_s=facts.observed_at_s,
         has_cluster_config=True,
     )
     before = facts.units.get(name)

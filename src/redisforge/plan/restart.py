@@ -44,7 +44,7 @@ def restart_phase(topology: Topology, facts: Facts, wanted: Restart) -> Phase | 
     if not pending:
         return None
     node = min(pending, key=lambda node: (node.role is Role.MASTER, node.name))
-    return _hand_over(topology, facts, node, wanted) or stop_and_start(topology, facts, node, wanted.why)
+    return hand_over_first(topology, facts, node, wanted) or stop_and_start(topology, facts, node, wanted.why)
 
 
 def stop_and_start(topology: Topology, facts: Facts, node: NodeFacts, why: str) -> Phase:
@@ -55,7 +55,12 @@ def stop_and_start(topology: Topology, facts: Facts, node: NodeFacts, why: str) 
     return Phase(title=f"restart {node.name}", steps=(restart,), gate=Gate("settled", _RESTART_DEADLINE_S))
 
 
-def _hand_over(topology: Topology, facts: Facts, node: NodeFacts, wanted: Restart) -> Phase | None:
+def hand_over_first(topology: Topology, facts: Facts, node: NodeFacts, wanted: Restart) -> Phase | None:
+    """The phase in which a master gives its slots to its best replica; None if it has none to give, or `force`.
+
+    Raises:
+        RefusedError: there is no replica that could take over.
+    """
     if node.role is not Role.MASTER or not node.slots:
         return None
     heir = best_replica(topology, facts, node.id)

@@ -50,3 +50,8 @@ def reads(user: str, *, allowed: bool) -> tuple[str, ...]:
     comes is served.
     """
     return ("ACL", "SETUSER", user, "+ping" if allowed else "-ping")
+
+
+def set_settings(settings: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """CONFIG SET of several directives (Redis >= 7.0): all, or none when one of them is refused."""
+    return ("CONFIG", "SET", *(word for setting in settings for word in setting))

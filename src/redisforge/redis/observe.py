@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import hiredis
+import msgspec
 
 from redisforge.errors import NodeError, RedisForgeError
 from redisforge.model.facts import NodeFacts
@@ -19,12 +20,15 @@ _SLOTS_QUESTION = ("CLUSTER", "SLOTS")
 class NodeAsker:
     """Keeps one connection per node between observations; opens it again when it broke.
 
-    `with_listing` also asks what each node tells proxies (NodeFacts.listed).
+    `with_listing` also asks what each node tells proxies (NodeFacts.listed), `settings` the values of these directives.
     """
 
-    def __init__(self, login: Login, *, timeout_s: float = 2.0, with_listing: bool = False) -> None:
+    def __init__(
+        self, login: Login, *, timeout_s: float = 2.0, with_listing: bool = False, settings: Sequence[str] = ()
+    ) -> None:
         self._login = login
         self._questions = (*_QUESTIONS, _SLOTS_QUESTION) if with_listing else _QUESTIONS
+        self._settings = tuple(settings)
         self._timeout_s = timeout_s
         self._tls = login.ssl_context()
         self._open: dict[tuple[str, int], Connection] = {}
@@ -54,7 +58,8 @@ class NodeAsker:
         """The facts of one node; a failure becomes its `problem`."""
         kept = address in self._open
         try:
-            replies = await (await self.connection(address)).pipeline(self._questions)
+            questions = (*self._questions, ("CONFIG", "GET", *self._settings)) if self._settings else self._questions
+            replies = await (await self.connection(address)).pipeline(questions)
         except RedisForgeError as error:
             self._drop(address)
             if kept:  # the node may have restarted since the last look: one fresh try
@@ -66,7 +71,8 @@ class NodeAsker:
             text = str(failed)
             loading = text.startswith("LOADING")  # alive, and reading its data from disk
             return NodeFacts(name=name, address=address[0], port=address[1], problem=text, loading=loading)
-        return read_facts(name, address, replies)
+        settings = read_settings(replies.pop()) if self._settings else None
+        return msgspec.structs.replace(read_facts(name, address, replies), settings=settings)
 
     async def observe_all(self, nodes: Iterable[tuple[str, tuple[str, int]]]) -> dict[str, NodeFacts]:
         """The facts of all nodes, asked at the same time, by name and in the given order."""
@@ -120,6 +126,12 @@ def read_facts(name: str, address: tuple[str, int], replies: list[Reply]) -> Nod
         listed=read_listing(replies[4]) if len(replies) > len(_QUESTIONS) else None,
         aof_ok="err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
     )
+
+
+def read_settings(reply: Reply) -> dict[str, str]:
+    """An answer to CONFIG GET: name, value, name, value, …"""
+    words = [str(word) for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def read_listing(slots: Reply) -> tuple[str, ...]:

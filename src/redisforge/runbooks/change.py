@@ -10,13 +10,14 @@ import asyncio
 import getpass
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from redisforge.errors import AbortedError, RedisForgeError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.lock import cluster_lock
@@ -52,9 +53,11 @@ def _nothing(_: Topology) -> Mapping[tuple[str, ...], str]:
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """A change: its name, what it is asked to do (for the journal), and how the facts become its planner.
 
-    `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared. `target`: the
-    topology that the verb works towards, if it adds nodes. `result`: the topology that is left when it is done; it is
-    recorded. `declares`: options that redisforge.yaml has to have from then on.
+    `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
+    `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
+    left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on. `settings`:
+    the directives that nodes are asked for. `notices`: what its planner has to say. `prepare`: what has to succeed
+    before the first phase; `recover`: what is done when a phase failed, it may raise a better error.
     """
 
     name: str
@@ -65,6 +68,11 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     result: Callable[[Topology, Facts], Topology] = _same
     declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
     limits: MoveLimits = MoveLimits()
+    units: Mapping[str, Unit] = {}
+    settings: tuple[str, ...] = ()
+    notices: list[str] = []
+    prepare: Callable[[Facts], Awaitable[None]] | None = None
+    recover: Callable[[Observer, RedisForgeError], Awaitable[None]] | None = None
 
     @property
     def command(self) -> str:
@@ -103,43 +111,57 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
     """`--dry-run`: the plan that `change` would carry out now. Nothing is changed. Raises as `change`."""
 
     async def plan() -> Plan:
-        facts = await _look(cluster)
+        facts = await _look(cluster, verb)
         topology = verb.target(cluster.topology, facts)
         if topology != cluster.topology:
-            facts = await _look(msgspec.structs.replace(cluster, topology=topology))
+            facts = await _look(msgspec.structs.replace(cluster, topology=topology), verb)
         names = (*(node.name for node in topology.nodes if node.managed), *(envoy.name for envoy in topology.envoys))
-        wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else Wishes()
+        wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
         return predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
 
     return asyncio.run(plan())
 
 
-async def _look(cluster: Cluster) -> Facts:
-    async with Observer(cluster, with_listing=True) as observer:
+def _wishes(units: Mapping[str, Unit]) -> Wishes:
+    return Wishes(
+        {name: unit.config_hash for name, unit in units.items()},
+        placed_hashes={name: unit.placed_hash for name, unit in units.items()},
+    )
+
+
+async def _look(cluster: Cluster, verb: Verb) -> Facts:
+    async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         return await observer.look(fresh_units=True, always_probe=True)
 
 
 async def _carry_out(
     before: Cluster, verb: Verb, allowance: Allowance, journal: Journal, progress: Progress
 ) -> ChangeReport:
-    facts = await _look(before)
+    facts = await _look(before, verb)
     topology = verb.target(before.topology, facts)
     cluster = msgspec.structs.replace(before, topology=topology)
-    async with Observer(cluster, with_listing=True) as observer:
+    async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         facts = await observer.look(fresh_units=True, always_probe=True)
-        units = ready_units(cluster, facts, progress) if verb.needs_units else {}
-        wishes = Wishes({unit.name: unit.config_hash for unit in units.values()})
+        units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units
+        wishes = _wishes(units)
         planner = verb.planner(topology, facts, wishes)
         notices: tuple[str, ...] = ()
         if topology != before.topology:
             record_topology(cluster)  # before anything starts: `status` and `down` must find what a killed run left
             notices = declare_options(topology, verb.declares(topology))
+        if verb.prepare:
+            await verb.prepare(facts)
         async with _Watch(cluster, allowance, journal, progress) as watch:
             control = Control(progress, watch.check)
             mover = SlotMover(cluster, journal, progress, verb.limits, control.stop_requested)
             runner = Runner(cluster, observer, units, Account(journal, progress, verb.command), mover)
             with control.listening():
-                phases, facts = await converge(runner, planner, facts, control.safe_point)
+                try:
+                    phases, facts = await converge(runner, planner, facts, control.safe_point)
+                except RedisForgeError as error:
+                    if verb.recover and not isinstance(error, AbortedError):
+                        await verb.recover(observer, error)
+                    raise
     left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
     if left.topology != topology:
         record_topology(left)
@@ -147,8 +169,9 @@ async def _carry_out(
     if left.topology != before.topology and verb.needs_units:
         await _refresh(left, progress)
     return ChangeReport(
-        verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report, notices=notices
-    )
+        verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report,
+        notices=(*verb.notices, *notices),
+    )  # fmt: skip
 
 
 def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str, Unit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -26,11 +27,19 @@ class Observer:
     """Looks at one cluster again and again. Use as an async context manager."""
 
     def __init__(
-        self, cluster: Cluster, *, login: Login | None = None, timeout_s: float = 2.0, with_listing: bool = False
+        self,
+        cluster: Cluster,
+        *,
+        login: Login | None = None,
+        timeout_s: float = 2.0,
+        with_listing: bool = False,
+        settings: Sequence[str] = (),
     ) -> None:
         self._cluster = cluster
         self._timeout_s = timeout_s
-        self.asker = NodeAsker(login or cluster.operator_login(), timeout_s=timeout_s, with_listing=with_listing)
+        self.asker = NodeAsker(
+            login or cluster.operator_login(), timeout_s=timeout_s, with_listing=with_listing, settings=settings
+        )
         self._units: dict[str, UnitFacts] = {}
         self._units_at_s = float("-inf")
 

@@ -78,6 +78,7 @@ class Runner:
         self._mover = mover
         self._worker = Worker(cluster, observer.asker, units)
         self.started: set[str] = set()
+        self._restarted: set[str] = set()
         self.gave_slots = False
 
     async def carry_out(self, phase: Phase, facts: Facts) -> Facts:
@@ -129,6 +130,8 @@ class Runner:
             self.gave_slots = self.gave_slots or isinstance(step, AssignSlots)
             result = "interrupted"
             try:
+                if isinstance(step, RestartUnit):
+                    self._restarted.add(step.unit)
                 await self._worker.do(step, facts)
                 result = "ok"
             except RedisForgeError as error:
@@ -195,7 +198,7 @@ class Runner:
     async def _fail_if_crashing(self, facts: Facts) -> None:
         for unit in facts.units.values():
             crashing = unit.state is UnitState.BACKOFF or unit.restart_count >= _CRASHES_TO_GIVE_UP
-            if unit.name in self.started and crashing and unit.restart_count >= _CRASHES_TO_GIVE_UP:
+            if unit.name in self.started | self._restarted and crashing and unit.restart_count >= _CRASHES_TO_GIVE_UP:
                 tail = await log_tail(self._cluster, unit.name)
                 raise UnitError(
                     f"{unit.name} does not stay up: {unit.last_exit}",

@@ -13,6 +13,7 @@ from redisforge.model.unit import DataGuard, Handoff, Unit, UnitFile
 from redisforge.render.acl import render_users_acl
 from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
 from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
+from redisforge.render.settings import untold_text
 from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE
 
 _SAVE_ON_STOP_GRACE_S = 600.0
@@ -103,6 +104,7 @@ def _redis_unit(
     handoff_password = (
         (UnitFile("handoff.password", credentials.password(handoff.user), 0o600),) if handoff is not None else ()
     )
+    conf = render_redis_conf(context)
     return Unit(
         name=node.name,
         kind="redis",
@@ -110,7 +112,7 @@ def _redis_unit(
         folder=folder,
         argv=(programs.engine.server_path, f"{folder}/redis.conf"),
         files=(
-            UnitFile("redis.conf", render_redis_conf(context), 0o600),
+            UnitFile("redis.conf", conf, 0o600, restart_text=untold_text(conf.reveal()), is_settings=True),
             UnitFile("users.acl", acl, 0o600),
             UnitFile("monitor.password", credentials.password(monitor), 0o600),
             *handoff_password,

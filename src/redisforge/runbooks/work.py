@@ -12,8 +12,10 @@ from redisforge.model.steps import (
     AllowReads,
     AssignSlots,
     Forget,
+    KeepIdentity,
     Meet,
     NodeStep,
+    NoteApplied,
     Promote,
     RefreshUnit,
     RefuseReads,
@@ -22,17 +24,22 @@ from redisforge.model.steps import (
     Reset,
     RestartUnit,
     SetConfigEpoch,
+    SetSettings,
     StartUnit,
     UnitStep,
 )
 from redisforge.model.topology import EndpointKind, Topology
-from redisforge.model.unit import Unit
+from redisforge.model.unit import Unit, UnitFile
 from redisforge.redis import commands
 from redisforge.redis.observe import NodeAsker
+from redisforge.render.redis_conf import CLUSTER_CONFIG_FILE
 from redisforge.runbooks.cluster import Cluster
 
 _ANSWER_LIMIT_S = 5.0
 _ANSWER_PAUSE_S = 0.01
+
+KEPT_IDENTITY = "nodes.conf.kept"
+"""In a Unit's folder: its nodes.conf as the last version before an upgrade wrote it."""
 
 
 class Worker:
@@ -56,14 +63,20 @@ class Worker:
             NodeError: the node cannot be reached, or refused (ReplyError).
         """
         if isinstance(step, UnitStep):
-            await self._on_unit(step)
+            await self._on_unit(step, facts)
             return
         node = self._cluster.topology.node(step.node)
         for command in node_commands(self._cluster.topology, step, facts):
             await self._asker.call((node.address, node.port), *command)
 
-    async def _on_unit(self, step: UnitStep) -> None:
+    async def _on_unit(self, step: UnitStep, facts: Facts) -> None:
         runtime = self._cluster.runtime
+        if isinstance(step, NoteApplied):
+            await runtime.note_applied(self._units[step.unit], facts.units[step.unit])
+            return
+        if isinstance(step, KeepIdentity):
+            await keep_identity(self._cluster, step.unit)
+            return
         if isinstance(step, RefreshUnit):
             await runtime.place([self._units[step.unit]])
             return
@@ -92,6 +105,14 @@ class Worker:
                 await asyncio.sleep(_ANSWER_PAUSE_S)
             else:
                 return
+
+
+async def keep_identity(cluster: Cluster, unit_name: str) -> None:
+    """Copy a node's nodes.conf beside its data. Raises HostError."""
+    folder = cluster.layout.unit(unit_name)
+    content = await cluster.transport.read(f"{folder}/data/{CLUSTER_CONFIG_FILE}")
+    if content is not None:
+        await cluster.transport.place(folder, [UnitFile(KEPT_IDENTITY, content)])
 
 
 def node_commands(topology: Topology, step: NodeStep, facts: Facts) -> tuple[tuple[str, ...], ...]:
@@ -131,6 +152,10 @@ def _forget(_: Topology, step: Forget, __: Facts) -> tuple[str, ...]:
     return commands.forget(step.node_id)
 
 
+def _set_settings(_: Topology, step: SetSettings, __: Facts) -> tuple[str, ...]:
+    return commands.set_settings(step.settings)
+
+
 def _reset(_: Topology, __: Reset, ___: Facts) -> tuple[str, ...]:
     return commands.reset()
 
@@ -143,4 +168,5 @@ _COMMANDS: Mapping[type, Callable[..., tuple[str, ...]]] = {
     Promote: _promote,
     Forget: _forget,
     Reset: _reset,
+    SetSettings: _set_settings,
 }

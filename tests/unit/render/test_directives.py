@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redisforge.render.directives import MANAGED, TABLES, known_directives
+from redisforge.render.directives import MANAGED, TABLES, known_directives, settable_directives
 
 SERIES = [(kind, series) for kind, all_series in TABLES.items() for series in all_series]
 IN_EVERY_TABLE = {
@@ -87,3 +87,21 @@ def test_what_is_managed_is_a_directive_of_some_engine() -> None:
 )
 def test_what_an_operator_may_write(name: str) -> None:
     assert not any(fnmatch.fnmatchcase(name, pattern) for pattern in MANAGED)
+
+
+@pytest.mark.parametrize(("kind", "series"), SERIES)
+def test_what_a_running_server_sets_has_no_fixed_directive(kind: str, series: str) -> None:
+    found = settable_directives(kind, f"{series}.1")
+    assert {"maxmemory", "appendonly", "tcp-keepalive"} <= found.settable
+    assert not {"databases", "tcp-backlog", "aclfile", "cluster-enabled", "dir"} & found.settable
+    assert found.defaults["tcp-keepalive"] == "300"
+    assert not any(name in found.defaults for name in ("maxmemory", "port", "databases"))
+
+
+def test_between_two_tables_only_what_both_set_counts() -> None:
+    found = settable_directives("redis", "8.2.1")
+    older, newer = settable_directives("redis", "8.0.0"), settable_directives("redis", "8.6.0")
+    assert found.settable == older.settable & newer.settable
+    assert settable_directives("redis", "9.9.9") == newer
+    assert settable_directives("redis", "6.2.0") == settable_directives("redis", "7.0.15")
+    assert not settable_directives("keydb", "6.3").settable

@@ -1,0 +1,67 @@
+"""What lies on the hosts for the nodes: which program they were started with, and their redis.conf."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from redisforge.errors import BinaryError
+from redisforge.fleet.binaries import EngineBinary
+from redisforge.fleet.binaries.identify import identify_engine
+from redisforge.render.settings import read_conf
+from redisforge.runbooks.cluster import Cluster
+
+
+class _UnitDocument(msgspec.Struct):
+    argv: tuple[str, ...]
+
+
+class PlacedNode(msgspec.Struct, frozen=True):
+    """A node that RedisForge runs, as its Unit's folder has it."""
+
+    name: str
+    server_path: str
+    settings: Mapping[str, str]
+
+
+async def placed_node(cluster: Cluster, name: str) -> PlacedNode | None:
+    """The placed files of one node; None if nothing is placed, or it cannot be read. Raises HostError."""
+    folder = cluster.layout.unit(name)
+    unit, conf = await asyncio.gather(
+        cluster.transport.read(f"{folder}/unit.json"), cluster.transport.read(f"{folder}/redis.conf")
+    )
+    try:
+        argv = msgspec.json.decode(unit or "", type=_UnitDocument).argv
+    except msgspec.DecodeError:
+        return None
+    return PlacedNode(name, argv[0], read_conf(conf or ""))
+
+
+def placed_nodes(cluster: Cluster) -> dict[str, PlacedNode]:
+    """The placed files of every node that RedisForge runs, by name. Raises HostError."""
+
+    async def read() -> list[PlacedNode | None]:
+        names = [node.name for node in cluster.topology.nodes if node.managed]
+        return await asyncio.gather(*(placed_node(cluster, name) for name in names))
+
+    return {node.name: node for node in asyncio.run(read()) if node}
+
+
+def engines_of(cluster: Cluster, nodes: Iterable[PlacedNode]) -> dict[str, EngineBinary]:
+    """The engines that nodes were started with, by the path of the server. Raises BinaryError for one that is gone."""
+    engines: dict[str, EngineBinary] = {}
+    for path in dict.fromkeys(node.server_path for node in nodes):
+        identity = identify_engine(Path(path), os.environ)
+        if identity.problem:
+            raise BinaryError(
+                "the program that a node was started with cannot be used any more",
+                where=path,
+                why=identity.problem,
+                next_step="`redisforge up` finds another one and restarts the nodes with it",
+            )
+        engines[path] = EngineBinary(cluster.topology.engine.kind, identity.version, path, "", "explicit")
+    return engines

@@ -1,0 +1,133 @@
+"""`upgrade`: a running cluster goes to another version of its engine, node by node.
+
+    fetch the program → refuse what cannot go well → let it read a copy of real data → node by node (plan/upgrade.py)
+
+A node that does not come up with the new version is put back (runbooks/put_back.py), and the verb ends with an error.
+"""
+
+from __future__ import annotations
+
+import os
+
+from msgspec.structs import replace
+
+from redisforge.errors import RedisForgeError, RefusedError, UsageError
+from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine, ensure_envoy
+from redisforge.fleet.binaries.ensure import engine_rule
+from redisforge.fleet.binaries.versions import parse_version
+from redisforge.fleet.data_check import check_data
+from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.topology import Engine, EngineKind, Role, Topology
+from redisforge.model.unit import Unit
+from redisforge.plan.predict import Planner
+from redisforge.plan.starting import Wishes
+from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older, upgrade_phase
+from redisforge.runbooks.change import Verb
+from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.observe import Observer
+from redisforge.runbooks.placed import placed_nodes
+from redisforge.runbooks.preflight import check_configuration
+from redisforge.runbooks.put_back import PutBack
+from redisforge.runbooks.run import Progress
+from redisforge.runbooks.units import Programs, build_units
+
+
+def upgrade_verb(cluster: Cluster, asked: Engine, progress: Progress, *, force: bool = False) -> Verb:
+    """Bring every node of a cluster to the engine that is asked for. Fetches it, if it is not here.
+
+    Raises:
+        RefusedError: another kind of engine, or a node that RedisForge does not run.
+        BinaryError: there is no such program.
+        ConfigError: it does not accept the cluster's configuration.
+    """
+    _refuse(cluster.topology, asked.kind)
+    engine = ensure_engine(asked, cache_folder(os.environ), progress, os.environ)
+    units = _units(cluster, engine, progress)
+    hashes = {name: unit.config_hash for name, unit in units.items()}
+    wanted = Upgrade(version=engine.version, config_hashes=hashes, force=force)
+    before = placed_nodes(cluster)
+    notices: list[str] = []
+
+    def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_older(topology, facts, engine.version)
+        return lambda seen: upgrade_phase(topology, seen, wanted)
+
+    async def prepare(facts: Facts) -> None:
+        if all(is_upgraded(facts, wanted, node.name) for node in cluster.topology.nodes):
+            return
+        notices[:] = [await _try_data(cluster, engine, facts, progress)]
+
+    async def recover(observer: Observer, error: RedisForgeError) -> None:
+        await PutBack(cluster, observer, wanted, units, before, progress).run(error)
+
+    def result(topology: Topology, _: Facts) -> Topology:
+        return replace(topology, engine=_recorded(topology.engine, asked, engine))
+
+    return Verb(
+        name="upgrade",
+        what=f"--{asked.kind} {asked.version}",
+        planner=planner,
+        units=units,
+        result=result,
+        declares=lambda topology: {("engine", "version"): f'"{topology.engine.version}"'},
+        notices=notices,
+        prepare=prepare,
+        recover=recover,
+    )
+
+
+def _refuse(topology: Topology, kind: EngineKind) -> None:
+    if topology.engine.kind != kind:
+        raise RefusedError(
+            f"{topology.name} runs {topology.engine.kind}, not {kind}",
+            why="the two have drifted apart: neither reads all that the other writes",
+            next_step=f"`redisforge upgrade --{topology.engine.kind} VERSION`; to change the engine, load the data "
+            "into a new cluster",
+        )
+    others = [f"{node.name} ({node.address}:{node.port})" for node in topology.nodes if not node.managed]
+    if others:
+        raise UsageError(
+            f"{', '.join(others)} is not run by RedisForge",
+            why="its program cannot be replaced from here, and a cluster should not stay with two versions",
+            next_step="upgrade it by what runs it, replicas first; or remove it with `redisforge scale remove`",
+        )
+
+
+def _units(cluster: Cluster, engine: EngineBinary, progress: Progress) -> dict[str, Unit]:
+    """The nodes' Units with the new program. Envoys stay as they are."""
+    topology, cache = cluster.topology, cache_folder(os.environ)
+    envoy = ensure_envoy(topology.envoy.version, topology.envoy.path, cache, progress, os.environ)
+    units = build_units(topology, cluster.layout, cluster.credentials, Programs(engine, envoy))
+    check_configuration(topology, engine, units)
+    return {node.name: units[node.name] for node in topology.nodes}
+
+
+def _recorded(before: Engine, asked: Engine, engine: EngineBinary) -> Engine:
+    """The rule that is declared from now on: the old one, where the new version fits it."""
+    fits = not before.server_path and engine_rule(before).matches(parse_version(engine.version))
+    return before if fits else replace(asked, server_path="", cli_path="")
+
+
+async def _try_data(cluster: Cluster, engine: EngineBinary, facts: Facts, progress: Progress) -> str:
+    """Let the new version read a copy of a replica's data; returns what was found. Raises RefusedError, HostError."""
+    node = _sample(cluster.topology, facts)
+    if node is None:
+        return "the data was not tried with the new version: there is none"
+    progress(f"trying {engine.kind} {engine.version} with a copy of the data of {node.name} …")
+    found = await check_data(engine, f"{cluster.layout.unit(node.name)}/data", node.used_memory_bytes)
+    if found.skipped:
+        return f"the data was not tried with the new version: {found.skipped}"
+    if not found.keys:
+        raise RefusedError(
+            f"{engine.kind} {engine.version} read nothing of the data of {node.name}",
+            where=f"{cluster.layout.unit(node.name)}/data",
+            why=f"the node holds {node.keys} keys; in a copy of its files the new version found none",
+            next_step="nothing was changed; stay with the version that runs, or choose another one",
+        )
+    return f"{engine.version} read a copy of {node.name}'s data: {found.keys} keys"
+
+
+def _sample(topology: Topology, facts: Facts) -> NodeFacts | None:
+    """The smallest node that holds something, a replica if there is one."""
+    filled = [facts.nodes[node.name] for node in topology.nodes if facts.nodes[node.name].keys]
+    return min(filled, key=lambda node: (node.role is Role.MASTER, node.used_memory_bytes), default=None)

@@ -1,0 +1,167 @@
+"""`upgrade` on real engines under load: to a newer version, back never, out of trouble, and on after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_tool import NODE_NAMES, Cluster, until
+from load import Load
+
+from conftest import MakeCluster
+from redisforge.fleet.binaries import cache_folder, ensure_engine
+from redisforge.model.topology import Engine
+
+pytestmark = pytest.mark.integration
+
+NEW = "8.6"
+
+
+def server(version: str) -> str:
+    """The server of a version, from the cache (fetched if need be)."""
+    return ensure_engine(Engine(version=version), cache_folder(os.environ), print, os.environ).server_path
+
+
+def raised(make_cluster: MakeCluster, version: str, **options: Any) -> Cluster:
+    cluster = make_cluster(engine={"version": version}, **options)
+    cluster.up()
+    return cluster
+
+
+def versions(cluster: Cluster) -> set[str]:
+    """The series that nodes report."""
+    found: set[str] = set()
+    for name in NODE_NAMES:
+        with cluster.node_client(name) as client:
+            found.add(".".join(client.info("server")["redis_version"].split(".")[:2]))
+    return found
+
+
+@pytest.mark.parametrize("old", ["8.0", "7.0"])
+def test_an_upgrade_under_load_is_not_noticed(make_cluster: MakeCluster, old: str) -> None:
+    cluster = raised(make_cluster, old)
+    keys = cluster.write_keys()
+    planned = cluster.run("upgrade", "--redis", NEW, "--dry-run")
+    with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
+        result = cluster.run("upgrade", "--redis", NEW, "--json", "--yes")
+        assert result.status == 0, str(result)
+    load.stop().check()
+
+    assert versions(cluster) == {NEW}
+    assert cluster.read_keys(keys) == keys
+    report = result.json()
+    assert planned.stdout.count("restart redis-") == 6
+    titles = [title for title, _ in report["phases"] if title.startswith(("upgrade", "hand over"))]
+    assert titles == re.findall(r"^\d+\. ((?:upgrade|hand over).*)  \[then", planned.stdout, re.MULTILINE)
+    assert re.search(r"read a copy of redis-\d's data: [1-9]\d* keys", str(report["notices"]))
+    assert [title.split()[0] for title in titles] == ["upgrade"] * 3 + ["hand", "upgrade"] * 3
+    assert f'version: "{NEW}"' in (cluster.folder / "redisforge.yaml").read_text()
+    assert json.loads((cluster.path / "topology.json").read_text())["engine"]["version"] == NEW
+    assert cluster.is_healthy()
+    assert cluster.up() == []
+    assert cluster.run("upgrade", "--redis", NEW, "--json", "--yes").json()["phases"] == []
+
+
+def test_an_older_version_is_refused_and_so_is_another_engine(fresh: Cluster) -> None:
+    pids = fresh.pids()
+    older = fresh.run("upgrade", "--redis", "8.0", "--yes")
+    other = fresh.run("upgrade", "--valkey", "9.1", "--yes")
+    fresh.declare(engine={"version": "8.0"})
+    up = fresh.run("up")
+
+    assert (older.status, other.status, up.status) == (9, 9, 9)
+    assert "RDB version" in older.stderr
+    assert "runs redis, not valkey" in other.stderr
+    assert "is older" in up.stderr
+    assert fresh.pids() == pids
+
+
+def impostor(folder: Path, condition: str) -> Path:
+    """A newer Redis that ends at once when `condition` (of sh) holds for how it is started."""
+    folder.mkdir()
+    program = folder / "redis-server"
+    program.write_text(
+        f'#!/bin/sh\ncase "$1" in --version) echo "Redis server v=8.6.99 sha=0:0 malloc=x bits=64 build=0"; exit;; '
+        f'esac\nif {condition}; then echo "out of luck"; exit 1; fi\nexec {server(NEW)} "$@"\n'
+    )
+    program.chmod(0o755)
+    return folder
+
+
+def test_a_version_that_does_not_start_is_put_back(make_cluster: MakeCluster) -> None:
+    cluster = raised(make_cluster, "8.0")
+    keys = cluster.write_keys()
+    path = impostor(cluster.folder / "bin", "grep -q /units/ <<EOF\n$1\nEOF")
+    with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
+        result = cluster.run("upgrade", "--redis", "8.6.99", "--yes", PATH=f"{path}:{os.environ['PATH']}")
+    load.stop().check()
+
+    assert result.status == 11, str(result)
+    assert "redis-4 did not come up with 8.6.99; it runs the old version again" in result.stderr
+    assert "out of luck" in result.stderr
+    assert versions(cluster) == {"8.0"}
+    assert cluster.read_keys(keys) == keys
+    assert cluster.is_healthy()
+    assert cluster.up() == []
+
+
+def test_a_version_that_cannot_read_the_data_touches_no_node(make_cluster: MakeCluster) -> None:
+    cluster = raised(make_cluster, "8.0")
+    cluster.write_keys()
+    pids = cluster.pids()
+    path = impostor(cluster.folder / "bin", 'case "$*" in *--unixsocket*) true;; *) false;; esac')
+    result = cluster.run("upgrade", "--redis", "8.6.99", "--yes", PATH=f"{path}:{os.environ['PATH']}")
+
+    assert result.status == 9, str(result)
+    assert "cannot read the data" in result.stderr
+    assert cluster.pids() == pids
+    assert not list(cluster.path.glob("units/*/upgrade-check"))
+
+
+def test_data_that_the_old_version_cannot_read_any_more_is_synced_anew(make_cluster: MakeCluster) -> None:
+    """The new version runs for a while, rewrites the files, and then dies for good."""
+    cluster = raised(make_cluster, "8.0")
+    keys = cluster.write_keys()
+    data = cluster.path / "units" / "redis-4" / "data"
+    path = impostor(
+        cluster.folder / "bin",
+        f"grep -q redis-4/redis.conf <<EOF\n$1\nEOF\nthen printf REDIS9999 | tee {data}/appendonlydir/*.base.rdb; "
+        f"echo damaged > {data}/nodes.conf; fi; if grep -q redis-4/redis.conf <<EOF\n$1\nEOF",
+    )
+    result = cluster.run("upgrade", "--redis", "8.6.99", "--yes", PATH=f"{path}:{os.environ['PATH']}")
+
+    assert result.status == 11, str(result)
+    assert "with a new copy of its master's data" in result.stderr
+    assert versions(cluster) == {"8.0"}
+    assert cluster.read_keys(keys) == keys
+    assert cluster.is_healthy()
+
+
+def test_a_killed_upgrade_is_finished_by_the_next(make_cluster: MakeCluster) -> None:
+    cluster = raised(make_cluster, "8.0")
+    with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
+        for count in (1, 3, 4):
+            with cluster.start("upgrade", "--redis", NEW, "--yes") as process:
+                until(
+                    lambda count=count: _restarts(cluster) >= count or process.poll() is not None,
+                    f"{count} restarts",
+                    60,
+                )
+                process.kill()
+        result = cluster.run("upgrade", "--redis", NEW, "--yes")
+        assert result.status == 0, str(result)
+    load.stop().check()
+
+    assert versions(cluster) == {NEW}
+    assert cluster.is_healthy()
+    assert cluster.up() == []
+
+
+def _restarts(cluster: Cluster) -> int:
+    """How many nodes have the new program placed."""
+    units = (cluster.path / "units" / name / "unit.json" for name in NODE_NAMES)
+    return sum(server(NEW) in path.read_text() for path in units)
