@@ -193,6 +193,11 @@ class Topology(msgspec.Struct, frozen=True):
     """How far a node's bus port is above its port (`ports.bus_offset`)."""
     handoff: HandoffSettings = HandoffSettings()
 
+    @property
+    def own_nodes(self) -> tuple[RedisNode, ...]:
+        """The nodes that RedisForge runs."""
+        return tuple(node for node in self.nodes if node.managed)
+
     def node(self, name: str) -> RedisNode:
         """The node called `name`. Raises StopIteration."""
         return next(node for node in self.nodes if node.name == name)

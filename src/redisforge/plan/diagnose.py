@@ -54,7 +54,7 @@ def _slots(topology: Topology, facts: Facts) -> Iterator[Problem]:
 
 
 def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
-    for name in (*(n.name for n in topology.nodes), *(e.name for e in topology.envoys)):
+    for name in (*(n.name for n in topology.own_nodes), *(e.name for e in topology.envoys)):
         unit = facts.units.get(name)
         state = unit.state if unit else UnitState.ABSENT
         if unit and state is UnitState.HELD:

@@ -115,7 +115,7 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
         topology = verb.target(cluster.topology, facts)
         if topology != cluster.topology:
             facts = await _look(msgspec.structs.replace(cluster, topology=topology), verb)
-        names = (*(node.name for node in topology.nodes if node.managed), *(envoy.name for envoy in topology.envoys))
+        names = (*(node.name for node in topology.own_nodes), *(envoy.name for envoy in topology.envoys))
         wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
         return predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
 

@@ -51,9 +51,9 @@ class Cluster(msgspec.Struct, frozen=True):
         return Login(ca_path=self.layout.ca_certificate, user=user_name, password=password)
 
     def unit_names(self) -> tuple[str, ...]:
-        """Every declared Unit: nodes, then Envoys."""
+        """Every declared Unit: nodes that RedisForge runs, then Envoys."""
         return (
-            *(node.name for node in self.topology.nodes),
+            *(node.name for node in self.topology.own_nodes),
             *(envoy.name for envoy in self.topology.envoys),
         )
 

@@ -43,7 +43,7 @@ def check_space(layout: ClusterLayout, topology: Topology) -> None:
     Those that are there already have what they began with: a disk that filled up since is no reason not to look
     after them, and `status` tells of nodes that cannot write.
     """
-    new = [node.name for node in topology.nodes if not Path(layout.unit(node.name)).exists()]
+    new = [node.name for node in topology.own_nodes if not Path(layout.unit(node.name)).exists()]
     free = shutil.disk_usage(layout.folder).free
     needed = _BYTES_PER_NODE * len(new)
     if new and free < needed:
@@ -66,7 +66,7 @@ def check_certificate_names(topology: Topology) -> None:
     path = topology.tls.certificate_path
     if not path:
         return
-    addresses = sorted({unit.address for unit in (*topology.nodes, *topology.envoys)})
+    addresses = sorted({unit.address for unit in (*topology.own_nodes, *topology.envoys)})
     if missing := missing_names(Path(path), addresses):
         raise CertificateError(
             "the certificate is not valid for the cluster's addresses",
@@ -83,7 +83,7 @@ def check_addresses(cluster: Cluster, facts: Facts) -> None:
     recorded = {node.name: node for node in read_topology(cluster.layout).nodes}
     moved = [
         f"{node.name}: {recorded[node.name].address}:{recorded[node.name].port} -> {node.address}:{node.port}"
-        for node in cluster.topology.nodes
+        for node in cluster.topology.own_nodes
         if node.name in recorded
         and (unit := facts.units.get(node.name))
         and unit.pid
@@ -143,7 +143,7 @@ def check_ports(topology: Topology, layout: ClusterLayout, facts: Facts) -> None
 
 def _declared_ports(topology: Topology) -> Iterator[tuple[str, str, int]]:
     """(Unit, address, port) of every socket that the topology asks for."""
-    for node in topology.nodes:
+    for node in topology.own_nodes:
         yield node.name, node.address, node.port
         yield node.name, node.address, node.bus_port
     for endpoint in topology.endpoints:

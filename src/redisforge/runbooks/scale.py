@@ -160,13 +160,20 @@ def _weights(topology: Topology, facts: Facts, options: Options) -> dict[str, fl
                 f"{name} is a replica now, and a weight is for masters",
                 next_step="give the weight to its master; `redisforge status` shows who that is",
             )
+    if empty := [name for name, weight in weights.items() if weight == 0]:
+        raise UsageError(
+            f"{', '.join(empty)} would own no slot with a weight of 0",
+            why="a master without slots serves nothing, and the others might be too few for a majority",
+            next_step="`redisforge scale remove NODE` takes a node out; else give a weight above 0",
+        )
     return weights
 
 
 def refuse_broken(topology: Topology, facts: Facts) -> None:
     """A cluster that is down as a whole is not changed. Raises RefusedError."""
     states = {node.cluster_state for node in facts.reachable_nodes() if node.slots}
-    silent = [node for node in topology.nodes if not facts.nodes[node.name].reachable]
+    started = [node for node in topology.nodes if node.name in facts.units or not node.managed]
+    silent = [node for node in started if not facts.nodes[node.name].reachable]
     if facts.reachable_nodes() or not silent:
         if states == {"fail"} and silent:
             raise RefusedError(

@@ -51,7 +51,7 @@ def build_units(
         programs.engine.kind,
         programs.engine.version,
     )
-    nodes = [_redis_unit(topology, layout, credentials, programs, node, acl) for node in topology.nodes]
+    nodes = [_redis_unit(topology, layout, credentials, programs, node, acl) for node in topology.own_nodes]
     envoys = [_envoy_unit(topology, layout, credentials, programs, envoy) for envoy in topology.envoys]
     return {unit.name: unit for unit in (*nodes, *envoys)}
 
@@ -59,7 +59,7 @@ def build_units(
 def certificate_names(topology: Topology) -> dict[str, tuple[str, ...]]:
     """Who needs a certificate, and the names and addresses that it must be valid for."""
     extra = topology.tls.extra_names
-    names = {unit.name: (unit.address, unit.host, *extra) for unit in (*topology.nodes, *topology.envoys)}
+    names = {unit.name: (unit.address, unit.host, *extra) for unit in (*topology.own_nodes, *topology.envoys)}
     return {**names, OPERATOR_CERTIFICATE: (OPERATOR_CERTIFICATE,)}
 
 
