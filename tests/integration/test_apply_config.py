@@ -1,4 +1,4 @@
-"""`apply-config` under load: what can be set is set, the rest goes by a rolling restart, clients notice nothing."""
+"""`apply-config` under load: what can be set is set, the rest goes by a rolling restart, and clients notice nothing."""
 
 from __future__ import annotations
 

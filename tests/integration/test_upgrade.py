@@ -61,7 +61,7 @@ def test_an_upgrade_under_load_is_not_noticed(make_cluster: MakeCluster, old: st
     assert [title.split()[0] for title in titles] == ["upgrade"] * 3 + ["hand", "upgrade"] * 3
     assert f'version: "{NEW}"' in (cluster.folder / "redisforge.yaml").read_text()
     assert json.loads((cluster.path / "topology.json").read_text())["engine"]["version"] == NEW
-    assert cluster.is_healthy()
+    assert cluster.is_healthy(), cluster.problems()
     assert cluster.up() == []
     assert cluster.run("upgrade", "--redis", NEW, "--json", "--yes").json()["phases"] == []
 
@@ -80,13 +80,17 @@ def test_an_older_version_is_refused_and_so_is_another_engine(fresh: Cluster) ->
     assert fresh.pids() == pids
 
 
-def impostor(folder: Path, condition: str) -> Path:
-    """A newer Redis that ends at once when `condition` (of sh) holds for how it is started."""
+def impostor(folder: Path, pattern: str, ruin: str = "") -> Path:
+    """A newer Redis that does `ruin` and ends, whenever its arguments fit `pattern` (of sh)."""
     folder.mkdir()
     program = folder / "redis-server"
     program.write_text(
-        f'#!/bin/sh\ncase "$1" in --version) echo "Redis server v=8.6.99 sha=0:0 malloc=x bits=64 build=0"; exit;; '
-        f'esac\nif {condition}; then echo "out of luck"; exit 1; fi\nexec {server(NEW)} "$@"\n'
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        "--version) echo 'Redis server v=8.6.99 sha=0:0 malloc=x bits=64 build=0'; exit;;\n"
+        f"{pattern}) {ruin} echo 'out of luck'; exit 1;;\n"
+        "esac\n"
+        f'exec {server(NEW)} "$@"\n'
     )
     program.chmod(0o755)
     return folder
@@ -95,7 +99,7 @@ def impostor(folder: Path, condition: str) -> Path:
 def test_a_version_that_does_not_start_is_put_back(make_cluster: MakeCluster) -> None:
     cluster = raised(make_cluster, "8.0")
     keys = cluster.write_keys()
-    path = impostor(cluster.folder / "bin", "grep -q /units/ <<EOF\n$1\nEOF")
+    path = impostor(cluster.folder / "bin", "*/units/*/redis.conf")
     with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
         result = cluster.run("upgrade", "--redis", "8.6.99", "--yes", PATH=f"{path}:{os.environ['PATH']}")
     load.stop().check()
@@ -105,7 +109,7 @@ def test_a_version_that_does_not_start_is_put_back(make_cluster: MakeCluster) ->
     assert "out of luck" in result.stderr
     assert versions(cluster) == {"8.0"}
     assert cluster.read_keys(keys) == keys
-    assert cluster.is_healthy()
+    assert cluster.is_healthy(), cluster.problems()
     assert cluster.up() == []
 
 
@@ -113,7 +117,7 @@ def test_a_version_that_cannot_read_the_data_touches_no_node(make_cluster: MakeC
     cluster = raised(make_cluster, "8.0")
     cluster.write_keys()
     pids = cluster.pids()
-    path = impostor(cluster.folder / "bin", 'case "$*" in *--unixsocket*) true;; *) false;; esac')
+    path = impostor(cluster.folder / "bin", "*--unixsocket*")
     result = cluster.run("upgrade", "--redis", "8.6.99", "--yes", PATH=f"{path}:{os.environ['PATH']}")
 
     assert result.status == 9, str(result)
@@ -127,18 +131,17 @@ def test_data_that_the_old_version_cannot_read_any_more_is_synced_anew(make_clus
     cluster = raised(make_cluster, "8.0")
     keys = cluster.write_keys()
     data = cluster.path / "units" / "redis-4" / "data"
-    path = impostor(
-        cluster.folder / "bin",
-        f"grep -q redis-4/redis.conf <<EOF\n$1\nEOF\nthen printf REDIS9999 | tee {data}/appendonlydir/*.base.rdb; "
-        f"echo damaged > {data}/nodes.conf; fi; if grep -q redis-4/redis.conf <<EOF\n$1\nEOF",
+    ruin = (
+        f"for file in {data}/appendonlydir/*.base.rdb; do printf REDIS9999 > $file; done; echo ? > {data}/nodes.conf;"
     )
+    path = impostor(cluster.folder / "bin", "*/redis-4/redis.conf", ruin)
     result = cluster.run("upgrade", "--redis", "8.6.99", "--yes", PATH=f"{path}:{os.environ['PATH']}")
 
     assert result.status == 11, str(result)
     assert "with a new copy of its master's data" in result.stderr
     assert versions(cluster) == {"8.0"}
     assert cluster.read_keys(keys) == keys
-    assert cluster.is_healthy()
+    assert cluster.is_healthy(), cluster.problems()
 
 
 def test_a_killed_upgrade_is_finished_by_the_next(make_cluster: MakeCluster) -> None:
@@ -157,7 +160,7 @@ def test_a_killed_upgrade_is_finished_by_the_next(make_cluster: MakeCluster) -> 
     load.stop().check()
 
     assert versions(cluster) == {NEW}
-    assert cluster.is_healthy()
+    assert cluster.is_healthy(), cluster.problems()
     assert cluster.up() == []
 
 

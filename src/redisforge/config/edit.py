@@ -21,7 +21,7 @@ def set_option(text: str, path: OptionPath, value: str) -> str | None:
         document = read_yaml(text.encode())
     except UnreadableYamlError:
         return None
-    wanted = _with(document.data, path, plain_value(value.strip("\"'")))
+    wanted = _with(document.data, path, _read_back(value))
     lines = text.splitlines()
     if path in document.lines:
         changed = _replaced(lines, document.lines[path], str(path[-1]), value)
@@ -39,6 +39,11 @@ def set_option(text: str, path: OptionPath, value: str) -> str | None:
         return result if read_yaml(result.encode()).data == wanted else None
     except UnreadableYamlError:
         return None
+
+
+def _read_back(value: str) -> object:
+    """What YAML reads of a value as it is written here: plain, or in quotes, which make it a text in any case."""
+    return value[1:-1] if value[:1] in {'"', "'"} else plain_value(value)
 
 
 def _replaced(lines: list[str], number: int, name: str, value: str) -> list[str] | None:

@@ -20,6 +20,7 @@ from redisforge.fleet.binaries import cache_folder, ensure_envoy
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.topology import Role
 from redisforge.model.unit import Unit, UnitFile
+from redisforge.plan import gates
 from redisforge.plan.upgrade import Upgrade, is_upgraded
 from redisforge.render.redis_conf import CLUSTER_CONFIG_FILE
 from redisforge.runbooks.cluster import Cluster
@@ -31,6 +32,7 @@ from redisforge.runbooks.work import KEPT_IDENTITY
 
 _IN_SYNC_LIMIT_S = 60.0
 _LOADING_LIMIT_S = 600.0
+_WHOLE_LIMIT_S = 15.0
 _CRASHES = 3
 _DATA_FILES = ("appendonlydir", "dump.rdb")
 
@@ -64,6 +66,7 @@ class PutBack:
             if touched and not _is_in_sync(facts.nodes[name]):
                 tail = await log_tail(self._cluster, name)
                 outcome = await self._put_back(name, facts)
+                await self._await_whole()
                 raise UnitError(
                     f"{name} did not come up with {self._wanted.version}; {outcome}",
                     where=self._cluster.runtime.log_path(name),
@@ -126,6 +129,15 @@ class PutBack:
             limit = loading_deadline if node.loading or node.sync_in_progress else deadline
             if seen.restart_count >= _CRASHES or time.monotonic() > limit:
                 return False
+            await asyncio.sleep(0.1)
+
+    async def _await_whole(self) -> None:
+        """Give the cluster a moment to be in order; the error that follows is more important than whether it is."""
+        topology, deadline = self._cluster.topology, time.monotonic() + _WHOLE_LIMIT_S
+        while time.monotonic() < deadline:
+            facts = await self._observer.look(fresh_units=True, always_probe=True)
+            if not gates.settled(topology, facts) and not gates.endpoints_serve(topology, facts):
+                return
             await asyncio.sleep(0.1)
 
 

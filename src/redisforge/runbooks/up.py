@@ -33,6 +33,7 @@ from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.starting import Wishes
+from redisforge.plan.upgrade import refuse_older
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, record_topology
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer
@@ -70,10 +71,12 @@ class Raised(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Site(msgspec.Struct, frozen=True):
-    """Where `up` works. `fresh`: no Unit of this cluster has ever been placed, so there can be no data."""
+    """Where `up` works. `fresh`: no Unit of this cluster has ever been placed, so there can be no data. The engine's
+    version in full is that which nodes are started with."""
 
     cluster: Cluster
     fresh: bool
+    engine_version: str
 
 
 def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Progress) -> Raised:
@@ -92,7 +95,9 @@ def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Pro
             journal = Journal(Path(layout.journal), verb="up", user=getpass.getuser())
             journal.write("begin", what=wanted.topology.name)
             try:
-                phases, smoke = asyncio.run(_converge(_Site(cluster, fresh), units, wanted, journal, progress))
+                phases, smoke = asyncio.run(
+                    _converge(_Site(cluster, fresh, programs.engine.version), units, wanted, journal, progress)
+                )
             except BaseException as error:
                 journal.write_end(error, what=wanted.topology.name, seconds=time.monotonic() - began)
                 raise
@@ -148,6 +153,7 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
         async with Observer(cluster, with_listing=True) as observer:
             facts = await observer.look(fresh_units=True)
         check_addresses(cluster, facts)
+        refuse_older(wanted.topology, facts, programs.engine.version)
         check_ports(wanted.topology, layout, facts)
         return facts
 
@@ -228,6 +234,7 @@ async def _converge(
     async with Observer(cluster, with_listing=True) as observer:
         facts = await observer.look(fresh_units=True)
         check_addresses(cluster, facts)
+        refuse_older(cluster.topology, facts, site.engine_version)
         check_ports(cluster.topology, cluster.layout, facts)
         await _tell_keepers(cluster, units, journal, progress)
         runner = Runner(cluster, observer, units, Account(journal, progress))
