@@ -329,14 +329,14 @@ def _agreed_views(group: list[NodeFacts]) -> dict[str, PeerView]:
 
 
 def _components(facts: Facts) -> list[list[NodeFacts]]:
-    """Groups of reachable nodes that are connected by acquaintance."""
+    """Groups of reachable nodes that are connected by acquaintance. That takes both sides: what a node that was
+    forgotten says is not listened to (cluster_legacy.c, clusterProcessPacket: gossip of unknown senders is dropped)."""
     by_id = {node.id: node for node in facts.reachable_nodes()}
-    links: dict[str, set[str]] = {node_id: set() for node_id in by_id}
-    for node in by_id.values():
-        for peer in node.peers:
-            if peer.id in by_id:
-                links[node.id].add(peer.id)
-                links[peer.id].add(node.id)
+    known = {node.id: {peer.id for peer in node.peers} for node in by_id.values()}
+    links = {
+        node_id: {peer_id for peer_id in peer_ids if peer_id in by_id and node_id in known[peer_id]}
+        for node_id, peer_ids in known.items()
+    }
     groups: list[list[NodeFacts]] = []
     left = dict(by_id)
     while left:
