@@ -109,6 +109,35 @@ async def test_placed_files_are_known_and_leave_the_process_alone(subject: Subje
     assert msgspec.structs.replace(after, placed_hash=before.placed_hash) == before
 
 
+async def test_what_a_running_process_was_told_of_is_known_until_it_ends(subject: Subject) -> None:
+    unit, changed = subject.unit(), subject.unit(variant="changed")
+    await subject.runtime.start([unit])
+    before = (await running(subject.runtime, "one"))["one"]
+
+    await subject.runtime.note_applied(changed, before)
+
+    told = (await subject.runtime.observe())["one"]
+    assert told.config_hash == changed.config_hash != before.config_hash
+    assert told.applied_at_s >= before.started_at_s
+    await subject.runtime.stop(["one"])
+    await subject.runtime.start([unit])
+    after = (await running(subject.runtime, "one"))["one"]
+    assert (after.config_hash, after.applied_at_s) == (unit.config_hash, 0.0)
+
+
+async def test_a_process_that_has_ended_meanwhile_was_told_of_nothing(subject: Subject) -> None:
+    unit, changed = subject.unit(), subject.unit(variant="changed")
+    await subject.runtime.start([unit])
+    before = (await running(subject.runtime, "one"))["one"]
+    await subject.runtime.stop(["one"])
+    await subject.runtime.start([unit])
+    await running(subject.runtime, "one")
+
+    await subject.runtime.note_applied(changed, before)
+
+    assert (await subject.runtime.observe())["one"].config_hash == unit.config_hash
+
+
 async def test_several_units_are_started_and_stopped_at_once_and_one_alone(subject: Subject) -> None:
     names = ("one", "two", "three")
     await subject.runtime.start([subject.unit(name) for name in names])
