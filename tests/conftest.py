@@ -1,1 +1,7 @@
-"""What all tests share: the marker's meaning is in pyproject.toml, the tools for real clusters in integration/."""
+"""What holds for all tests."""
+
+from hypothesis import settings
+
+# A deadline for an example would be a timed test: it fails on a busy machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
