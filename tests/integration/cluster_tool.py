@@ -264,6 +264,19 @@ class Cluster:
         shard = nodes[master]["shard"]
         return master, next(name for name, node in nodes.items() if node["shard"] == shard and name != master)
 
+    def pair_of(self, name: str) -> str:
+        """The node that shares a shard with `name`."""
+        nodes = self.nodes()
+        return next(other for other, node in nodes.items() if node["shard"] == nodes[name]["shard"] and other != name)
+
+    def record(self) -> str:
+        """The recorded topology."""
+        return (self.path / "topology.json").read_text()
+
+    def declaration(self) -> str:
+        """redisforge.yaml as it is now."""
+        return (self.folder / "redisforge.yaml").read_text()
+
     # --- the processes ---
 
     def unit_names(self) -> list[str]:

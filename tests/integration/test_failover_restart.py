@@ -1,0 +1,190 @@
+"""Failovers and restarts under load: no client sees an error, through the primary and the reader endpoint."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from cluster_tool import SLOT_COUNT, Cluster, until
+from load import Load
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for tests after which it is whole."""
+    made = Cluster(tmp_path_factory.mktemp("rolling"))
+    try:
+        made.up()
+        yield made
+    finally:
+        made.close()
+
+
+def under_load(cluster: Cluster, *arguments: str, status: int = 0) -> str:
+    """Run a verb while clients work through both endpoints; nobody may see an error. Returns what it printed."""
+    with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
+        result = cluster.run(*arguments)
+        assert result.status == status, str(result)
+        report = load.stop()
+    report.check()
+    return result.stdout + result.stderr
+
+
+def assert_whole(cluster: Cluster) -> None:
+    """Nothing is wrong, and `up` finds nothing to do."""
+    assert cluster.is_healthy(), cluster.problems()
+    assert cluster.up() == []
+
+
+def test_a_failover_is_not_noticed_and_asked_again_does_nothing(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+
+    said = under_load(cluster, "failover", master, "--probe")
+
+    assert f"hand over from {master} to {replica}" in said
+    assert "0 errors, 0 acknowledged writes lost" in said
+    assert replica in cluster.masters()
+    assert cluster.nodes()[master]["role"] == "replica"
+    assert "nothing to do" in under_load(cluster, "failover", master)
+    assert replica in cluster.masters()
+    assert_whole(cluster)
+
+
+def test_failovers_there_and_back_wait_for_their_elections(cluster: Cluster) -> None:
+    """Redis holds no proper election for a replica that was elected a moment ago; clients must not pay for that."""
+    master, replica = cluster.pair()
+    for name in (master, replica, master, replica):
+        under_load(cluster, "failover", name)
+    assert master in cluster.masters()
+    assert_whole(cluster)
+
+
+def test_every_node_restarts_and_nobody_notices(cluster: Cluster) -> None:
+    keys, before = cluster.write_keys(prefix="restart"), cluster.pids()
+
+    said = under_load(cluster, "restart", "--probe")
+
+    assert "0 errors" in said
+    after = cluster.pids()
+    assert [name for name in after if name.startswith("redis") and after[name][0] == before[name][0]] == []
+    assert after["envoy-1"] == before["envoy-1"]
+    assert cluster.read_keys(keys) == keys
+    assert_whole(cluster)
+
+
+def test_a_named_master_hands_over_before_it_restarts(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    before = cluster.pids()
+
+    said = under_load(cluster, "restart", master)
+
+    assert f"hand over from {master} to {replica}" in said
+    assert [name for name, pids in cluster.pids().items() if pids[0] != before[name][0]] == [master]
+    assert replica in cluster.masters()
+    assert_whole(cluster)
+
+
+@pytest.mark.parametrize("line_count", [3, 6, 10])
+def test_a_restart_that_was_killed_is_finished_by_the_next(cluster: Cluster, line_count: int) -> None:
+    journal = cluster.path / "journal.jsonl"
+    with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
+        began = journal.read_bytes().count(b"\n")
+        with cluster.start("restart") as process:
+            until(
+                lambda: process.poll() is not None or journal.read_bytes().count(b"\n") >= began + line_count,
+                "some steps of the restart",
+                60,
+            )
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
+        result = cluster.run("restart")
+        assert result.status == 0, str(result)
+        report = load.stop()
+    report.check_nothing_lost()
+    assert sum(node["slot_count"] for node in cluster.masters().values()) == SLOT_COUNT
+    assert_whole(cluster)
+
+
+def test_ctrl_c_ends_at_a_safe_point(cluster: Cluster) -> None:
+    journal = cluster.path / "journal.jsonl"
+    with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
+        began = journal.read_bytes().count(b"\n")
+        with cluster.start("restart") as process:
+            until(lambda: journal.read_bytes().count(b"\n") >= began + 3, "a step of the restart", 60)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        report = load.stop()
+    assert process.returncode == 130, errors
+    assert "stopping at the next safe point" in errors
+    report.check()
+    assert cluster.run("restart").status == 0
+    assert_whole(cluster)
+
+
+def test_a_budget_that_cannot_be_kept_stops_at_a_safe_point(cluster: Cluster) -> None:
+    under_load(cluster, "restart", "--abort-over", "1", status=15)
+    assert cluster.is_healthy() or cluster.run("restart").status == 0
+    assert_whole(cluster)
+
+
+def test_a_dry_run_says_what_would_happen_and_does_nothing(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    before = cluster.pids()
+
+    restart = cluster.run("restart", "--dry-run")
+    failover = cluster.run("failover", master, "--dry-run", "--json").json()
+
+    assert f"restart {master}" in restart.stdout
+    assert [step["node"] for phase in failover["phases"] for step in phase["steps"]] == [replica]
+    assert cluster.pids() == before
+    assert master in cluster.masters()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("failover", "redis-9"), 14, "no node called 'redis-9'"),
+        (("failover", "redis-"), 2, "means several nodes"),
+        (("restart", "nobody"), 14, "no node called 'nobody'"),
+        (("failover", "redis-1", "--to", "redis-1"), 9, "redis-1 cannot take over from redis-1"),
+        (("rebalance", "--weight", "redis-1"), 2, "not a weight"),
+        (("rebalance", "--weight", "nobody=2"), 14, "no node called 'nobody'"),
+        (("rebalance", "--max-rate", "fast"), 2, "not a size"),
+        (("scale", "--shards", "2", "--yes"), 2, "cannot fail over"),
+        (("scale", "remove", "nobody", "--yes"), 14, "no node called 'nobody'"),
+        (("scale", "add", "127.0.0.1"), 2, "not a node"),
+        (("scale", "add", "127.0.0.1:1"), 12, "the new node cannot be used"),
+        (("scale", "add", "127.0.0.1:1", "--role", "master", "--replica-of", "redis-1"), 2, "a master is no replica"),
+        (("simulate", "--lose", "host", "nowhere"), 14, "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_nothing_changes(
+    cluster: Cluster, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    if arguments[:2] == ("failover", "redis-1") and "redis-1" not in cluster.masters():
+        assert cluster.run("failover", cluster.pair_of("redis-1")).status == 0
+    record, declared, pids = cluster.record(), cluster.declaration(), cluster.pids()
+
+    result = cluster.run(*arguments)
+
+    assert result.status == status, str(result)
+    assert says in result.stderr, str(result)
+    assert "next:" in result.stderr
+    assert (cluster.record(), cluster.declaration(), cluster.pids()) == (record, declared, pids)
+
+
+def test_the_last_replica_and_the_third_master_may_not_leave(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    record, pids = cluster.record(), cluster.pids()
+
+    few = cluster.run("scale", "remove", master, "--yes")
+    last = cluster.run("scale", "remove", replica, "--yes")
+
+    assert few.status == 9
+    assert f"without {master} the cluster would have 2 masters" in few.stderr
+    assert last.status == 9
+    assert f"{replica} is the last replica of {master}" in last.stderr
+    assert (cluster.record(), cluster.pids()) == (record, pids)
