@@ -38,7 +38,7 @@ KeySizeOption = Annotated[
     ),
 ]
 
-scale_app = typer.Typer(help="Change the number of nodes of a running cluster.", rich_markup_mode=None)
+scale_app = typer.Typer(rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
