@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from redisforge.errors import NodeError
 from redisforge.model.facts import Facts
 from redisforge.model.steps import (
@@ -136,8 +138,10 @@ def _assign_slots(_: Topology, step: AssignSlots, __: Facts) -> tuple[str, ...]:
     return commands.add_slots(step.slots)
 
 
-def _meet(topology: Topology, step: Meet, _: Facts) -> tuple[str, ...]:
-    return commands.meet(topology.node(step.other))
+def _meet(topology: Topology, step: Meet, facts: Facts) -> tuple[str, ...]:
+    """The bus port of a node that somebody else runs is known from itself alone."""
+    other, myself = topology.node(step.other), facts.nodes[step.other].myself
+    return commands.meet(replace(other, bus_port=myself.bus_port) if myself and myself.bus_port else other)
 
 
 def _replicate(_: Topology, step: Replicate, facts: Facts) -> tuple[str, ...]:
