@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from topologies import HASH, all_names, make_topology, silent
 from world import KEYS, World
 
+from redisforge.errors import RedisForgeError
 from redisforge.model.facts import Facts, NodeFacts, PeerView, UnitFacts, UnitState
 from redisforge.model.slots import SLOT_COUNT, count, merge, subtract
 from redisforge.model.steps import (
@@ -40,7 +41,7 @@ from redisforge.model.topology import Endpoint, EndpointKind, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.predict import Planner, apply
 from redisforge.plan.ready import takes_reads
-from redisforge.plan.view import ALL_SLOTS, owned_slots
+from redisforge.plan.view import ALL_SLOTS, newcomers, owned_slots
 from redisforge.runbooks.change import Verb
 
 PHASE_LIMIT = 150
@@ -78,15 +79,21 @@ class ChangingWorld(World):
         self.forced = False
         self.is_formed = False
         self.removed_ids: set[str] = set()
+        self._seen = self.facts
 
     # --- verbs ---------------------------------------------------------------------------------------------
 
     def begin(self, verb: Verb) -> Planner:
         """What a run does first: it looks, records what it works towards, and checks that. Raises RedisForgeError."""
-        target = verb.target(self.topology, self.facts)
-        _check_places(self.topology, target)
+        recorded = self.topology
+        target = verb.target(recorded, self.facts)
+        _check_places(recorded, target)
         self.declare(target)
-        return verb.planner(self.topology, self.facts, self.wishes)
+        try:
+            return verb.planner(self.topology, self.facts, self.wishes)
+        except RedisForgeError:
+            self.declare(recorded)
+            raise
 
     def run(self, verb: Verb) -> None:
         """Carry a verb out to its end. Raises RedisForgeError."""
@@ -112,6 +119,7 @@ class ChangingWorld(World):
 
     def ask(self, planner: Planner) -> Phase | None:
         """The phase that a verb wants now; it has been checked."""
+        self._seen = self.facts
         phase = planner(self.facts)
         if phase:
             self.check_change(phase)
@@ -124,7 +132,8 @@ class ChangingWorld(World):
             self._pass(_WAIT_S)
         self.settle()
         reasons = gates.reasons_against(phase.gate, self.topology, self.facts)
-        assert self.killed or not reasons, f"{phase.title}: {reasons}"
+        let_go = newcomers(self._seen, self.facts)  # by its keeper; the runner then plans anew
+        assert self.killed or let_go or not reasons, f"{phase.title}: {reasons}"
 
     def declare(self, topology: Topology) -> None:
         """From now on this is the topology; nodes that are new in it do not run yet."""
@@ -340,7 +349,8 @@ def assert_in_order(world: ChangingWorld) -> None:
     assert not subtract(ALL_SLOTS, world.surviving_slots()), "data got lost on the way"
     listed = {peer.id for node in facts.reachable_nodes() for peer in node.peers}
     assert listed == {node.id for node in facts.reachable_nodes()}, "nobody knows who is not there"
-    assert len(facts.reachable_nodes()) == len(topology.nodes)
+    silent_nodes = {node.name: facts.units.get(node.name) for node in facts.nodes.values() if not node.reachable}
+    assert not silent_nodes, f"they do not answer: {silent_nodes}"
     phase = world.next_phase()
     assert phase is None, f"`up` wants: {phase.title}"
 
