@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts
 from redisforge.model.slots import SlotRange, describe, merge, subtract
@@ -78,7 +80,8 @@ def _refuse_few_masters(topology: Topology, owners_left: list[RedisNode], leavin
             "(`redisforge failover`), and remove the node then",
         )
     zones = {node.zone for node in topology.nodes if node.name not in leaving}
-    if len(zones) < LEAST_MASTERS:
+    fewest = math.ceil(len(owners_left) / max(1, len(zones)))  # of the zone with most masters, if they stood evenly
+    if fewest * 2 >= len(owners_left):
         return  # no placement could survive the loss of any zone
     for zone in sorted({node.zone for node in owners_left}):
         left = [node for node in owners_left if node.zone != zone]
