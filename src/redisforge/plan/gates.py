@@ -255,10 +255,16 @@ def reasons_against(gate: Gate, topology: Topology, facts: Facts) -> Reasons:
 
 
 def leave_out(topology: Topology, facts: Facts, names: frozenset[str]) -> tuple[Topology, Facts]:
-    """Both as if the nodes called `names` were not there; others may still list them."""
-    ids = {facts.nodes[name].id for name in names if name in facts.nodes}
+    """Both as if the nodes called `names` were not there; others may still list them, those that are silent or have
+    been reset too: under an id that only their address tells."""
+    left_out = [facts.nodes[name] for name in names if name in facts.nodes]
+    ids = {node.id for node in left_out}
+    places = {(node.address, node.port) for node in left_out}
     nodes = {
-        name: replace(node, peers=tuple(peer for peer in node.peers if peer.id not in ids))
+        name: replace(
+            node,
+            peers=tuple(p for p in node.peers if p.id not in ids and (p.address, p.port) not in places),
+        )
         for name, node in facts.nodes.items()
         if name not in names
     }

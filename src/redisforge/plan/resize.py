@@ -153,6 +153,7 @@ def leaving_nodes(topology: Topology, facts: Facts, shards: int, replicas: int) 
         room -= len(kept)
     # What belongs to no shard yet, or no more, is to be a replica while one is missing: nodes that run before ghosts.
     loose = [name for node in idle[new:] for name in (node.name, *_replica_names(topology, facts, node.id))]
+    loose += _orphans(topology, facts, owners)
     loose += sorted((node.name for node in topology.nodes if is_ghost(topology, facts, node.name)), key=_number)
     return frozenset(leaving.union(loose[max(0, room) :]))
 
@@ -176,6 +177,18 @@ def idle_masters(topology: Topology, facts: Facts) -> list[NodeFacts]:
             node.name,
         ),
     )
+
+
+def _orphans(topology: Topology, facts: Facts, owners: Sequence[NodeFacts]) -> list[str]:
+    """Replicas of a master that exists no more and left no slots: it was reset by a run that was then cut off."""
+    living = {node.id for node in facts.reachable_nodes()}
+    claimed = {peer.id for owner in owners for peer in owner.peers if peer.slots}
+    declared = {node.name for node in topology.nodes}
+    return [
+        node.name
+        for node in facts.reachable_nodes()
+        if node.role is Role.REPLICA and node.master_id not in living | claimed and node.name in declared
+    ]
 
 
 def _replica_names(topology: Topology, facts: Facts, master_id: str) -> list[str]:
