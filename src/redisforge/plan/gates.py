@@ -255,11 +255,11 @@ def reasons_against(gate: Gate, topology: Topology, facts: Facts) -> Reasons:
 
 
 def leave_out(topology: Topology, facts: Facts, names: frozenset[str]) -> tuple[Topology, Facts]:
-    """Both as if the nodes called `names` were not there; others may still list them. A silent one is known by its
-    address alone."""
-    leaving = [facts.nodes[name] for name in names if name in facts.nodes]
-    ids = {node.id for node in leaving if node.reachable}
-    places = {(node.address, node.port) for node in leaving if not node.reachable}
+    """Both as if the nodes called `names` were not there; others may still list them, those that are silent or have
+    been reset too: under an id that only their address tells."""
+    left_out = [facts.nodes[name] for name in names if name in facts.nodes]
+    ids = {node.id for node in left_out}
+    places = {(node.address, node.port) for node in left_out}
     nodes = {
         name: replace(
             node,

@@ -47,14 +47,16 @@ def _has_open_slots(node: NodeFacts) -> bool:
 
 def left_unread(topology: Topology, facts: Facts, but: frozenset[str] = frozenset()) -> Phase | None:
     """Give reads back to replicas in sync that get none, but for those in `but`: they were taken out of the reader
-    endpoints for a restart or for another master, perhaps by a verb that was cut off."""
+    endpoints for a restart or for another master, perhaps by a verb that was cut off. Such a replica may have been
+    elected since: a master without replicas is read too."""
     for node in facts.reachable_nodes():
-        if not node.master_link_up or node.name in but or not refuses_reads(facts, node):
+        serves = node.master_link_up or bool(node.slots)
+        if not serves or node.name in but or not refuses_reads(facts, node):
             continue
         # While a node does not tell proxies of it, Envoy may hear that it is gone, and fail reads on their way to it.
         if phase := announce(topology, facts):
             return phase
-        step = AllowReads(node=node.name, why="it is in sync")
+        step = AllowReads(node=node.name, why="it is in sync" if node.master_link_up else "it is a master now")
         gate = Gate("read_again", 15.0, node=node.name)
         return Phase(title=f"let {node.name} serve reads again", steps=(step,), gate=gate)
     return None

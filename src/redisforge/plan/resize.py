@@ -136,51 +136,67 @@ def leaving_nodes(topology: Topology, facts: Facts, shards: int, replicas: int) 
     youngest.
     """
     owners = sorted(newest_owners(facts), key=lambda node: (count(node.slots), -_number(node.name)))
-    leaving = _surplus_ghosts(topology, facts, shards, replicas)
-    for owner in owners[: max(0, len(owners) - shards)]:
-        leaving |= {owner.name, *(node.name for node in replicas_of(facts, owner.id))}
-    if len(owners) <= shards:
-        leaving |= _idle_surplus(topology, facts, shards - len(owners))
+    surplus, staying = owners[: max(0, len(owners) - shards)], owners[max(0, len(owners) - shards) :]
+    leaving = {name for owner in surplus for name in (owner.name, *_replica_names(topology, facts, owner.id))}
+    idle = idle_masters(topology, facts)
+    new = shards - len(staying)
     declared = {node.name: node for node in topology.nodes}
-    for owner in owners:
-        if owner.name in leaving:
-            continue
-        kept = [declared[owner.name]]
-        spare = [declared[node.name] for node in replicas_of(facts, owner.id)]
+    room = shards * (replicas + 1)
+    for master in (*staying, *idle[:new]):
+        kept = [declared[master.name]]
+        spare = [declared[name] for name in _replica_names(topology, facts, master.id)]
         while spare and len(kept) <= replicas:
             best = min(spare, key=lambda node: _closeness(node, kept))
             spare.remove(best)
             kept.append(best)
         leaving |= {node.name for node in spare}
-    return frozenset(leaving)
+        room -= len(kept)
+    # What belongs to no shard yet, or no more, is to be a replica while one is missing: nodes that run before ghosts.
+    loose = [name for node in idle[new:] for name in (node.name, *_replica_names(topology, facts, node.id))]
+    loose += _orphans(topology, facts, owners)
+    loose += sorted((node.name for node in topology.nodes if is_ghost(topology, facts, node.name)), key=_number)
+    return frozenset(leaving.union(loose[max(0, room) :]))
 
 
-def _surplus_ghosts(topology: Topology, facts: Facts, shards: int, replicas: int) -> set[str]:
-    """Declared nodes that do not exist and are not wanted: an earlier run removed them, and was cut off before it could
-    record that. Those that are wanted have not been started yet."""
-    actual = actual_shards(topology, facts)
-    ghosts = sorted((node.name for node in topology.nodes if is_ghost(topology, facts, node.name)), key=_number)
-    members = Counter(actual[node.name] for node in topology.nodes if node.name not in ghosts)
-    surplus: set[str] = set()
-    for name in ghosts:
-        shard = actual[name]
-        if shard >= shards or members[shard] > replicas:
-            surplus.add(name)
-        else:
-            members[shard] += 1
-    return surplus
-
-
-def _idle_surplus(topology: Topology, facts: Facts, wanted: int) -> set[str]:
-    """Masters that were emptied by a run that was cut off, with their replicas: those beyond the `wanted` new ones."""
+def idle_masters(topology: Topology, facts: Facts) -> list[NodeFacts]:
+    """Masters without slots: new ones, nodes that are to be replicas, and those that a run which was cut off has
+    emptied. First those that are to get slots."""
+    declared = {node.name: node for node in topology.nodes}
+    with_replicas = {node.master_id for node in facts.reachable_nodes() if node.master_id}
     idle = [
-        node for node in facts.reachable_nodes() if node.role is Role.MASTER and not node.slots and len(node.peers) > 1
+        node
+        for node in facts.reachable_nodes()
+        if node.role is Role.MASTER and not node.slots and node.name in declared
     ]
-    idle.sort(key=lambda node: _number(node.name))
-    found: set[str] = set()
-    for node in idle[wanted:]:
-        found |= {node.name, *(replica.name for replica in replicas_of(facts, node.id))}
-    return found
+    return sorted(
+        idle,
+        key=lambda node: (
+            node.id not in with_replicas,
+            declared[node.name].intended_role is not Role.MASTER,
+            declared[node.name].shard,
+            node.name,
+        ),
+    )
+
+
+def _orphans(topology: Topology, facts: Facts, owners: Sequence[NodeFacts]) -> list[str]:
+    """Replicas of a master that exists no more and left no slots: it was reset by a run that was then cut off."""
+    living = {node.id for node in facts.reachable_nodes()}
+    claimed = {peer.id for owner in owners for peer in owner.peers if peer.slots}
+    declared = {node.name for node in topology.nodes}
+    return [
+        node.name
+        for node in facts.reachable_nodes()
+        if node.role is Role.REPLICA and node.master_id not in living | claimed and node.name in declared
+    ]
+
+
+def _replica_names(topology: Topology, facts: Facts, master_id: str) -> list[str]:
+    """The replicas of a master, those that do not answer included."""
+    views = [peer for node in facts.reachable_nodes() for peer in node.peers if peer.master_id == master_id]
+    listed = {(peer.address, peer.port) for peer in views}
+    silent = [n.name for n in topology.nodes if (n.address, n.port) in listed and not facts.nodes[n.name].reachable]
+    return [*(node.name for node in replicas_of(facts, master_id)), *silent]
 
 
 def _closeness(node: RedisNode, others: Sequence[RedisNode]) -> tuple[int, int, int]:

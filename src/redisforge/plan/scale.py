@@ -41,7 +41,7 @@ from redisforge.plan.balance import Holder, InsufficientRoomError, Move, balance
 from redisforge.plan.joining import introduce, tell_slots
 from redisforge.plan.ready import left_unread, refuse_reads, takes_reads, whole_first
 from redisforge.plan.refusals import refuse_data_risks
-from redisforge.plan.resize import id_of
+from redisforge.plan.resize import id_of, idle_masters
 from redisforge.plan.starting import Wishes, start_units
 from redisforge.plan.view import known_ids, neediest_master, newest_owners, shard_owner
 
@@ -73,16 +73,21 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
     done = frozenset(name for name in wanted.leaving if not _owns(facts, name))
     rest, seen = gates.leave_out(topology, facts, done)
     if phase := _start(rest, seen, wanted):
-        return phase
+        return _but_for(done, phase)
     refuse_data_risks(rest, seen)
     for phase in (introduce(rest, seen), tell_slots(rest, seen), _attach(rest, seen, wanted)):
         if phase:
-            return phase
+            return _but_for(done, phase)
     if phase := whole_first(topology, facts, without=done):
         return phase
     if phase := _move(rest, seen, wanted):
-        return phase
+        return _but_for(done, phase)
     return _part(topology, facts, wanted, done) or left_unread(rest, seen)
+
+
+def _but_for(done: frozenset[str], phase: Phase) -> Phase:
+    """The phase with a gate that does not ask about nodes that are leaving: they may be forgotten, or reset, already."""
+    return replace(phase, gate=replace(phase.gate, without=tuple(sorted({*done, *phase.gate.without}))))
 
 
 def _owns(facts: Facts, name: str) -> bool:
@@ -103,21 +108,7 @@ def _start(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
 def new_masters(topology: Topology, facts: Facts, leaving: frozenset[str]) -> tuple[NodeFacts, ...]:
     """Masters without slots that are to get some: as many as the cluster has too few."""
     owners = [node for node in newest_owners(facts) if node.name not in leaving]
-    declared = {node.name: node for node in topology.nodes}
-    with_replicas = {node.master_id for node in facts.reachable_nodes() if node.master_id}
-    idle = [
-        node
-        for node in facts.reachable_nodes()
-        if node.role is Role.MASTER and not node.slots and node.name not in leaving and node.name in declared
-    ]
-    idle.sort(
-        key=lambda node: (
-            node.id not in with_replicas,
-            declared[node.name].intended_role is not Role.MASTER,
-            declared[node.name].shard,
-            node.name,
-        )
-    )
+    idle = [node for node in idle_masters(topology, facts) if node.name not in leaving]
     return tuple(idle[: max(0, topology.shards - len(owners))])
 
 

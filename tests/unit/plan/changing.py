@@ -133,7 +133,7 @@ class ChangingWorld(World):
         self.settle()
         reasons = gates.reasons_against(phase.gate, self.topology, self.facts)
         let_go = newcomers(self._seen, self.facts)  # by its keeper; the runner then plans anew
-        assert self.killed or let_go or not reasons, f"{phase.title}: {reasons}"
+        assert self.killed or let_go or not reasons, f"{phase.title} {phase.gate}: {reasons}"
 
     def declare(self, topology: Topology) -> None:
         """From now on this is the topology; nodes that are new in it do not run yet."""
@@ -348,7 +348,8 @@ def assert_in_order(world: ChangingWorld) -> None:
     assert_each_slot_has_one_owner(facts, "all")
     assert not subtract(ALL_SLOTS, world.surviving_slots()), "data got lost on the way"
     listed = {peer.id for node in facts.reachable_nodes() for peer in node.peers}
-    assert listed == {node.id for node in facts.reachable_nodes()}, "nobody knows who is not there"
+    strangers = listed - {node.id for node in facts.reachable_nodes()}
+    assert not strangers, f"who is not there is still listed: {strangers}"
     silent_nodes = {node.name: facts.units.get(node.name) for node in facts.nodes.values() if not node.reachable}
     assert not silent_nodes, f"they do not answer: {silent_nodes}"
     phase = world.next_phase()
