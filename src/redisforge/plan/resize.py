@@ -140,7 +140,7 @@ def leaving_nodes(topology: Topology, facts: Facts, shards: int, replicas: int) 
     for owner in owners[: max(0, len(owners) - shards)]:
         leaving |= {owner.name, *(node.name for node in replicas_of(facts, owner.id))}
     if len(owners) <= shards:
-        leaving |= _idle_surplus(topology, facts, shards - len(owners))
+        leaving |= _idle_surplus(facts, owners, shards - len(owners), replicas)
     declared = {node.name: node for node in topology.nodes}
     for owner in owners:
         if owner.name in leaving:
@@ -171,15 +171,20 @@ def _surplus_ghosts(topology: Topology, facts: Facts, shards: int, replicas: int
     return surplus
 
 
-def _idle_surplus(topology: Topology, facts: Facts, wanted: int) -> set[str]:
-    """Masters that were emptied by a run that was cut off, with their replicas: those beyond the `wanted` new ones."""
+def _idle_surplus(facts: Facts, owners: Sequence[NodeFacts], wanted: int, replicas: int) -> set[str]:
+    """Masters without slots that a run that was cut off has left, with their replicas: those beyond the `wanted` new
+    ones. It may have emptied them; or started them to be replicas, which as many stay as are lacking."""
     idle = [
         node for node in facts.reachable_nodes() if node.role is Role.MASTER and not node.slots and len(node.peers) > 1
     ]
-    idle.sort(key=lambda node: _number(node.name))
+    idle.sort(key=lambda node: (not replicas_of(facts, node.id), _number(node.name)))
+    masters, spare = (*owners, *idle[:wanted]), idle[wanted:]
+    lacking = sum(max(0, replicas - len(replicas_of(facts, master.id))) for master in masters)
+    alone = [node.name for node in spare if not replicas_of(facts, node.id)]
     found: set[str] = set()
-    for node in idle[wanted:]:
-        found |= {node.name, *(replica.name for replica in replicas_of(facts, node.id))}
+    for node in spare:
+        if node.name not in alone[:lacking]:
+            found |= {node.name, *(replica.name for replica in replicas_of(facts, node.id))}
     return found
 
 
