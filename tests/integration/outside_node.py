@@ -103,4 +103,3 @@ class OutsideNode:
         """Stop it."""
         self.process.kill()
         self.process.wait()
-

@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -168,17 +168,29 @@ def journal_of(cluster: Cluster, pid: int) -> list[str]:
     return []
 
 
-def cut(cluster: Cluster, *arguments: str, after_lines: int, by: signal.Signals = signal.SIGKILL) -> int:
-    """Start a verb and send its process a signal when it has written so many lines into the journal; how it ended."""
+def cut(cluster: Cluster, *arguments: str, when: Callable[[int], object], by: int = signal.SIGKILL) -> tuple[int, str]:
+    """Start a verb and send its process a signal as soon as `when` (given its pid) holds; how it ended, and what it
+    said. It is killed before its end, or this fails: a verb that was through before was not cut."""
     with cluster.start(*arguments) as process:
         deadline = time.monotonic() + KILL_LIMIT_S
-        while process.poll() is None and len(journal_of(cluster, process.pid)) < after_lines:
+        while process.poll() is None and not when(process.pid):
             assert time.monotonic() < deadline, journal_of(cluster, process.pid)
         if process.poll() is None:
             process.send_signal(by)
         try:
-            process.communicate(timeout=KILL_LIMIT_S)
+            _, errors = process.communicate(timeout=KILL_LIMIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        return process.returncode
+        return process.returncode, errors
+
+
+def killed(cluster: Cluster, *arguments: str, when: Callable[[int], object]) -> None:
+    """A verb is killed (-9) as soon as `when` holds."""
+    status, errors = cut(cluster, *arguments, when=when)
+    assert status == -signal.SIGKILL, f"it ended before it could be killed: {status}\n{errors}"
+
+
+def after_lines(cluster: Cluster, count: int) -> Callable[[int], bool]:
+    """A condition for `cut`: the verb has written so many lines into the journal."""
+    return lambda pid: len(journal_of(cluster, pid)) >= count

@@ -82,7 +82,7 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
         return phase
     if phase := _move(rest, seen, wanted):
         return _but_for(done, phase)
-    return _part(topology, facts, wanted, done) or left_unread(rest, seen)
+    return _part(topology, facts, wanted, done) or _await_envoys(rest, seen, done) or left_unread(rest, seen)
 
 
 def _but_for(done: frozenset[str], phase: Phase) -> Phase:
@@ -163,6 +163,15 @@ def _master_for(
         if load[master.id] < topology.replicas:
             return master
     return neediest_master(topology, facts, node, load)
+
+
+def _await_envoys(rest: Topology, seen: Facts, done: frozenset[str]) -> Phase | None:
+    """An Envoy that had asked a leaving node for the members, before that one forgot them, adds it again: until it asks
+    another one."""
+    if not done or not gates.stale_envoys(rest, seen):
+        return None
+    gate = Gate("endpoints_serve", 30.0, without=tuple(sorted(done)))
+    return Phase(title="wait until no Envoy sends to who has left", steps=(), gate=gate)
 
 
 def slot_moves(topology: Topology, facts: Facts, wanted: Scale) -> tuple[Move, ...]:

@@ -316,7 +316,9 @@ class ChangingWorld(World):
         node = self.facts.nodes[name]
         if not node.reachable or node.role is not Role.REPLICA or self.facts.node_by_id(node.master_id):
             return False
-        listed = merge(r for n in self.facts.reachable_nodes() for p in n.peers if p.id == node.master_id for r in p.slots)
+        listed = merge(
+            r for n in self.facts.reachable_nodes() for p in n.peers if p.id == node.master_id for r in p.slots
+        )
         if not subtract(listed, owned_slots(self.facts)):
             return False
         return not any(o.master_id == node.master_id and o.name != name for o in self.facts.reachable_nodes())

@@ -1,0 +1,192 @@
+"""Verbs that are cut off: killed after any step, interrupted, or over their budget. The same command finishes them.
+
+All of it under load: slots are served at every moment, and nothing that was acknowledged is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_tool import SLOT_COUNT, Cluster, is_alive
+from outside_node import OutsideNode
+from verbs import (
+    after_lines,
+    assert_removed,
+    assert_whole,
+    cut,
+    done,
+    even,
+    ids_of,
+    killed,
+    loaded,
+    open_slots,
+    raise_commented,
+)
+
+pytestmark = pytest.mark.integration
+
+VALUE = "x" * 2000
+SLOW = ("--max-rate", "500kb")
+"""With the 4 MB that the cluster holds: moving a quarter of it takes two seconds and more."""
+INTERRUPTED = 130
+ABORTED = 15
+OUTSIDE = 150
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("cut"))
+    try:
+        raise_commented(made)
+        with made.client() as client:
+            pipeline: Any = client.pipeline(transaction=False)
+            for number in range(2000):
+                pipeline.set(f"ballast:{number}", VALUE)
+            assert all(pipeline.execute())
+        yield made
+    finally:
+        made.close()
+
+
+def owned(cluster: Cluster, name: str) -> int:
+    """How many slots a node says it owns; 0 while it is not there."""
+    topology = json.loads((cluster.path / "topology.json").read_text())
+    if name not in {node["name"] for node in topology["nodes"]}:
+        return 0
+    try:
+        with cluster.node_client(name) as client:
+            table = client.execute_command("CLUSTER NODES")
+    except OSError:
+        return 0
+    myself = next(entry for entry in table.values() if "myself" in entry["flags"])
+    return sum(int(slots[-1]) - int(slots[0]) + 1 for slots in myself["slots"])
+
+
+def moving_to(cluster: Cluster, name: str) -> Callable[[int], bool]:
+    """A condition for `cut`: the node has got some slots since, and not all yet."""
+    before = owned(cluster, name)
+    return lambda _: owned(cluster, name) > before
+
+
+@pytest.mark.parametrize(
+    ("growing", "shrinking"),
+    [
+        pytest.param(3, 2, id="units started, slots moved"),
+        pytest.param(8, 9, id="half introduced, half forgotten"),
+        pytest.param(18, 19, id="introduced, forgotten"),
+        pytest.param(25, 20, id="replicas attached, told to forget"),
+        pytest.param(30, 22, id="slots moved, first Unit deleted"),
+    ],
+)
+def test_scaling_killed_after_a_step_is_finished_by_the_same_command(
+    cluster: Cluster, growing: int, shrinking: int
+) -> None:
+    before = ids_of(cluster)
+    with loaded(cluster):
+        killed(cluster, "scale", "--shards", "4", when=after_lines(cluster, growing))
+        done(cluster, "scale", "--shards", "4")
+        assert even(cluster.masters())
+        assert len(cluster.masters()) == 4
+        new = set(ids_of(cluster)) - set(before)
+        assert len(new) == 2
+        killed(cluster, "scale", "--shards", "3", "--yes", when=after_lines(cluster, shrinking))
+        done(cluster, "scale", "--shards", "3", "--yes")
+
+    assert ids_of(cluster) == before
+    assert even(assert_whole(cluster, 3))
+    assert_removed(cluster, *new)
+
+
+def test_moves_killed_in_the_middle_are_finished_or_taken_back(cluster: Cluster) -> None:
+    heavy = min(cluster.masters())
+    weight = ("rebalance", "--weight", f"{heavy}=2")
+    with loaded(cluster):
+        killed(cluster, *weight, *SLOW, when=moving_to(cluster, heavy))
+        half = owned(cluster, heavy)
+        assert half < SLOT_COUNT // 2
+        done(cluster, *weight)
+        assert owned(cluster, heavy) == SLOT_COUNT // 2
+        killed(cluster, "rebalance", when=after_lines(cluster, 2))
+        done(cluster, "rebalance")
+
+    assert even(assert_whole(cluster, 3))
+    assert open_slots(cluster) == []
+
+
+@pytest.mark.parametrize("line_count", [2, 5, 10])
+def test_adding_and_removing_killed_after_a_step_is_finished_by_the_same_command(
+    cluster: Cluster, tmp_path: Path, line_count: int
+) -> None:
+    node = OutsideNode(cluster, tmp_path / "outside", cluster.ports.first + OUTSIDE)
+    try:
+        with loaded(cluster):
+            add = ("scale", "add", node.name, "--role", "master")
+            killed(cluster, *add, when=after_lines(cluster, line_count))
+            done(cluster, *add)
+            assert owned(cluster, node.name) == SLOT_COUNT // 4
+            remove = ("scale", "remove", node.name, "--yes")
+            killed(cluster, *remove, when=after_lines(cluster, line_count))
+            done(cluster, *remove)
+        assert node.is_blank()
+        assert even(assert_whole(cluster, 3))
+    finally:
+        node.close()
+
+
+def stopped(cluster: Cluster, unit: str) -> Callable[[int], bool]:
+    """A condition for `cut`: the Unit's keeper has ended, and nobody has started it again yet."""
+    keeper = cluster.keeper_pid(unit)
+    return lambda _: not is_alive(keeper)
+
+
+def test_a_restart_killed_while_a_node_is_stopped_is_finished_by_the_same_command(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    before = cluster.pids()
+    with loaded(cluster):
+        killed(cluster, "restart", master, replica, when=stopped(cluster, replica))
+        done(cluster, "restart", master, replica)
+
+    after = cluster.pids()
+    assert {name for name in after if after[name][0] != before[name][0]} == {master, replica}
+    assert_whole(cluster, 3)
+
+
+def test_ctrl_c_during_a_move_ends_it_at_a_clean_point(cluster: Cluster) -> None:
+    heavy = min(cluster.masters())
+    weight = ("rebalance", "--weight", f"{heavy}=2")
+    with loaded(cluster):
+        status, errors = cut(cluster, *weight, *SLOW, when=moving_to(cluster, heavy), by=signal.SIGINT)
+        assert status == INTERRUPTED, errors
+        assert "safe point" in errors
+        assert "Traceback" not in errors
+        assert SLOT_COUNT // 3 < owned(cluster, heavy) < SLOT_COUNT // 2
+        assert open_slots(cluster) == []
+        assert cluster.is_healthy()
+        done(cluster, *weight)
+        assert owned(cluster, heavy) == SLOT_COUNT // 2
+        done(cluster, "rebalance")
+    assert even(assert_whole(cluster, 3))
+
+
+def test_a_budget_that_cannot_be_kept_stops_the_verb_at_a_safe_point(cluster: Cluster) -> None:
+    before = ids_of(cluster)
+    with loaded(cluster):
+        stopped = cluster.run("scale", "--shards", "4", "--abort-over", "1")
+        assert stopped.status == ABORTED, str(stopped)
+        assert "1 ms were allowed" in stopped.stderr
+        assert "the same command goes on from here" in stopped.stderr
+        assert open_slots(cluster) == []
+        assert cluster.status()["cluster"]["slots_ok"] == SLOT_COUNT
+        done(cluster, "scale", "--shards", "4")
+        assert len(cluster.masters()) == 4
+        again = cluster.run("scale", "--shards", "3", "--yes", "--abort-over", "1")
+        assert again.status == ABORTED, str(again)
+        assert open_slots(cluster) == []
+        done(cluster, "scale", "--shards", "3", "--yes", "--abort-over", "60000")
+    assert ids_of(cluster) == before
+    assert even(assert_whole(cluster, 3))
