@@ -69,12 +69,12 @@ def test_a_shard_joins_and_leaves(cluster: Cluster) -> None:
     assert [phase["title"] for phase in plan if phase["title"].startswith("move")] == ["move 4096 slots"]
     assert slots_moved(titles(grown)) == 4096
     assert even(assert_whole(cluster, 4))
-    assert {name: id for name, id in ids_of(cluster).items() if name in before} == before
+    assert {name: node_id for name, node_id in ids_of(cluster).items() if name in before} == before
     probe = grown["probe"]
     assert (probe["errors"], probe["lost"], probe["error_window_ms"]) == (0, 0, 0)
     assert min(probe["writes"], probe["reads"], probe["longest_gap_ms"], probe["seconds"]) > 0
 
-    new = {name: id for name, id in ids_of(cluster).items() if name not in before}
+    new = {name: node_id for name, node_id in ids_of(cluster).items() if name not in before}
     assert len(new) == 2
     plan = planned(cluster, "scale", "--shards", "3")
     with loaded(cluster):
