@@ -27,7 +27,6 @@ from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import SlotRange, count, subtract
 from redisforge.model.steps import (
     AssignSlots,
-    Forget,
     Gate,
     Phase,
     Promote,
@@ -39,7 +38,7 @@ from redisforge.model.steps import (
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.handover import best_replica, hand_over
-from redisforge.plan.joining import announce, introduce, tell_slots
+from redisforge.plan.joining import announce, forget_dead, introduce, tell_slots
 from redisforge.plan.placement import split_slots
 from redisforge.plan.refresh import refresh_phase
 from redisforge.plan.refusals import (
@@ -56,10 +55,7 @@ from redisforge.plan.view import (
     key_total,
     known_ids,
     neediest_master,
-    owned_slots,
-    replicas_of,
     shard_owner,
-    strangers,
     unclaimed_slots,
 )
 
@@ -76,7 +72,7 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
     refuse_if_unsafe(topology, facts, wishes.accepted_losses)
     if phase := _give_lost_slots(topology, facts, wishes):
         return phase
-    makers = (_assign_slots, introduce, tell_slots, _replace_lost_masters, _replicate, _forget, announce, _settle)
+    makers = (_assign_slots, introduce, tell_slots, _replace_lost_masters, _replicate, forget_dead, announce, _settle)
     for make in makers:
         if phase := make(topology, facts):
             return phase
@@ -196,25 +192,6 @@ def _replicate(topology: Topology, facts: Facts) -> Phase | None:
     if not steps:
         return None
     return Phase(title="attach the replicas", steps=tuple(steps), gate=Gate("attached", 120.0))
-
-
-def _forget(topology: Topology, facts: Facts) -> Phase | None:
-    """Forget dead identities whose place was taken by a node with another id, and whose slots, if some nodes still
-    list them under it, have a living owner."""
-    dead: set[str] = set()
-    owned = owned_slots(facts)
-    for stranger in strangers(topology, facts).values():
-        node = declared_at(topology, stranger.address, stranger.port)
-        replaced = "noaddr" in stranger.flags or (node is not None and facts.nodes[node.name].reachable)
-        if replaced and not subtract(stranger.slots, owned) and not replicas_of(facts, stranger.id):
-            dead.add(stranger.id)
-    steps = tuple(
-        Forget(node=node.name, node_id=node_id, why="this identity no longer exists")
-        for node in facts.reachable_nodes()
-        for node_id in sorted(dead)
-        if node_id in known_ids(node)
-    )
-    return Phase(title="forget dead identities", steps=steps, gate=Gate("agreed", 20.0)) if steps else None
 
 
 def _settle(topology: Topology, facts: Facts) -> Phase | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from redisforge.model.facts import Facts
 from redisforge.model.slots import merge, subtract
-from redisforge.model.steps import Gate, Meet, Phase
+from redisforge.model.steps import Forget, Gate, Meet, Phase
 from redisforge.model.topology import Role, Topology
 from redisforge.plan import gates
-from redisforge.plan.view import connected_ids
+from redisforge.plan.view import connected_ids, declared_at, known_ids, owned_slots, replicas_of, strangers
 
 _MEET_DEADLINE_S = 75.0
 """A node that was forgotten is not let in again for 60 s (cluster_legacy.c, CLUSTER_BLACKLIST_TTL)."""
@@ -63,3 +63,22 @@ def announce(topology: Topology, facts: Facts) -> Phase | None:
         for node, other in gates.untold(facts)
     )
     return Phase(title="announce the replicas", steps=steps, gate=Gate("told", 20.0)) if steps else None
+
+
+def forget_dead(topology: Topology, facts: Facts) -> Phase | None:
+    """Forget dead identities whose place was taken by a node with another id, and whose slots, if some nodes still
+    list them under it, have a living owner."""
+    dead: set[str] = set()
+    owned = owned_slots(facts)
+    for stranger in strangers(topology, facts).values():
+        node = declared_at(topology, stranger.address, stranger.port)
+        replaced = "noaddr" in stranger.flags or (node is not None and facts.nodes[node.name].reachable)
+        if replaced and not subtract(stranger.slots, owned) and not replicas_of(facts, stranger.id):
+            dead.add(stranger.id)
+    steps = tuple(
+        Forget(node=node.name, node_id=node_id, why="this identity no longer exists")
+        for node in facts.reachable_nodes()
+        for node_id in sorted(dead)
+        if node_id in known_ids(node)
+    )
+    return Phase(title="forget dead identities", steps=steps, gate=Gate("agreed", 20.0)) if steps else None

@@ -193,7 +193,8 @@ def _orphans(topology: Topology, facts: Facts, owners: Sequence[NodeFacts]) -> l
 
 def _replica_names(topology: Topology, facts: Facts, master_id: str) -> list[str]:
     """The replicas of a master, those that do not answer included."""
-    views = [peer for node in facts.reachable_nodes() for peer in node.peers if peer.master_id == master_id]
+    members = newest_owners(facts) or facts.reachable_nodes()
+    views = [peer for node in members for peer in node.peers if peer.master_id == master_id]
     listed = {(peer.address, peer.port) for peer in views}
     silent = [n.name for n in topology.nodes if (n.address, n.port) in listed and not facts.nodes[n.name].reachable]
     return [*(node.name for node in replicas_of(facts, master_id)), *silent]
@@ -210,12 +211,14 @@ def _number(name: str) -> int:
 
 
 def is_ghost(topology: Topology, facts: Facts, name: str) -> bool:
-    """Whether a declared node is gone for good: it does not answer, has no Unit, and nobody knows its address."""
+    """Whether a declared node is gone for good: it does not answer, has no Unit, and nobody knows its address. Only
+    those who own slots are asked, for others may have been forgotten themselves, and still list each other."""
     seen, unit = facts.nodes[name], facts.units.get(name)
     if seen.reachable or not facts.reachable_nodes() or (unit is not None and unit.state is not UnitState.ABSENT):
         return False
     here = (seen.address, seen.port)
-    was_here = any((peer.address, peer.port) == here for node in facts.reachable_nodes() for peer in node.peers)
+    members = newest_owners(facts) or facts.reachable_nodes()
+    was_here = any((peer.address, peer.port) == here for node in members for peer in node.peers)
     return not was_here and not Counter(node.name for node in topology.nodes if not node.managed)[name]
 
 

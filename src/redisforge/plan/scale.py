@@ -38,7 +38,7 @@ from redisforge.model.steps import (
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.balance import Holder, InsufficientRoomError, Move, balance, drain
-from redisforge.plan.joining import introduce, tell_slots
+from redisforge.plan.joining import forget_dead, introduce, tell_slots
 from redisforge.plan.ready import left_unread, refuse_reads, takes_reads, whole_first
 from redisforge.plan.refusals import refuse_data_risks
 from redisforge.plan.resize import id_of, idle_masters
@@ -75,7 +75,12 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
     if phase := _start(rest, seen, wanted):
         return _but_for(done, phase)
     refuse_data_risks(rest, seen)
-    for phase in (introduce(rest, seen), tell_slots(rest, seen), _attach(rest, seen, wanted)):
+    for phase in (
+        introduce(rest, seen),
+        tell_slots(rest, seen),
+        _attach(rest, seen, wanted),
+        forget_dead(topology, facts),
+    ):
         if phase:
             return _but_for(done, phase)
     if phase := whole_first(topology, facts, without=done):
@@ -86,7 +91,7 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
 
 
 def _but_for(done: frozenset[str], phase: Phase) -> Phase:
-    """The phase with a gate that does not ask about nodes that are leaving: they may be forgotten, or reset, already."""
+    """The phase with a gate that does not ask about those who have left: they may be forgotten, or reset, already."""
     return replace(phase, gate=replace(phase.gate, without=tuple(sorted({*done, *phase.gate.without}))))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from topologies import HASH, all_names, make_topology, silent
-from world import KEYS, World
+from world import World
 
 from redisforge.errors import RedisForgeError
 from redisforge.model.facts import Facts, NodeFacts, PeerView, UnitFacts, UnitState
@@ -235,6 +235,7 @@ class ChangingWorld(World):
 
     def check_change(self, phase: Phase) -> None:
         """Whatever a verb believes, none of this is ever right in a cluster that holds data."""
+        parting = {target_of(step) for step in phase.steps if isinstance(step, RemoveUnit | StopUnit | Reset)}
         for step in phase.steps:
             assert not isinstance(step, AssignSlots | SetConfigEpoch), f"{step} in a cluster that is whole"
             if isinstance(step, StartUnit) and step.permit_blank:
@@ -248,9 +249,9 @@ class ChangingWorld(World):
             elif isinstance(step, RestartUnit):
                 self._check_change_restart(phase, step)
             elif isinstance(step, RemoveUnit | StopUnit):
-                self._check_parting(step.unit, step)
+                self._check_parting(step.unit, step, parting)
             elif isinstance(step, Reset):
-                self._check_parting(step.node, step)
+                self._check_parting(step.node, step, parting)
             elif isinstance(step, Forget):
                 self._check_forget(step)
         moved = [r for step in phase.steps if isinstance(step, MoveSlots) for r in step.slots]
@@ -261,20 +262,23 @@ class ChangingWorld(World):
     def _check_replicate(self, step: Replicate) -> None:
         node, master = self.facts.nodes[step.node], self.facts.nodes[step.master]
         assert not node.slots, f"{step}: it has slots"
-        assert master.reachable and master.role is Role.MASTER, f"{step}: no master to copy"
+        assert master.role is Role.MASTER, f"{step}: no master to copy (one that is silent counts as a replica)"
         assert not node.keys or not self._is_last_copy(step.node), f"{step}: it holds the last copy of a shard"
         assert not takes_reads(self.topology, self.facts, node) or node.role is Role.MASTER, f"{step}: it takes reads"
 
     def _check_move(self, step: MoveSlots) -> None:
         source, target = self.facts.nodes[step.source], self.facts.nodes[step.target]
         assert not subtract(step.slots, source.slots), f"{step}: not the source's"
-        assert target.reachable and target.role is Role.MASTER and target.name != source.name, step
+        takes = target.reachable and target.role is Role.MASTER and target.name != source.name
+        assert takes, f"{step}: no master to take them"
 
     def _check_handover(self, step: Promote) -> None:
         heir = self.facts.nodes[step.node]
         master = self.facts.node_by_id(heir.master_id)
-        assert heir.master_link_up and heir.replication_offset and not heir.sync_in_progress, f"{step}: not in sync"
-        assert master and master.role is Role.MASTER and master.slots, f"{step}: nothing to take over"
+        in_sync = heir.master_link_up and heir.replication_offset and not heir.sync_in_progress
+        assert in_sync, f"{step}: not in sync"
+        assert master, f"{step}: its master does not answer"
+        assert master.slots, f"{step}: nothing to take over"
         unit = self.facts.units.get(heir.name)
         pause_s = max(4.0, 4 * self.topology.redis.node_timeout_ms / 1000)
         ready = unit is None or not unit.elected_at_s or unit.started_at_s > unit.elected_at_s
@@ -289,13 +293,13 @@ class ChangingWorld(World):
         assert node.role is Role.MASTER or not takes_reads(self.topology, self.facts, node), f"{step}: it takes reads"
         assert not gates.settled(self.topology, self.facts), f"{step}: while the cluster is not in order"
 
-    def _check_parting(self, name: str, step: Step) -> None:
+    def _check_parting(self, name: str, step: Step, parting: set[str]) -> None:
         node = self.facts.nodes[name]
         assert not (node.role is Role.MASTER and node.slots), f"{step}: it serves slots"
         assert not self._is_last_copy(name), f"{step}: it holds the last copy of a shard"
         assert node.role is Role.MASTER or not takes_reads(self.topology, self.facts, node), f"{step}: it takes reads"
         for other in self.facts.reachable_nodes():
-            if not node.id or other.name == name or other.id in self.removed_ids:
+            if not node.id or other.name == name or other.id in self.removed_ids or other.name in parting:
                 continue
             still = any(peer.id == node.id for peer in other.peers)
             assert not still, f"{step}: {other.name} has not forgotten it, so that gossip could bring it back"
@@ -345,17 +349,22 @@ def assert_in_order(world: ChangingWorld) -> None:
     """The cluster is whole, nothing was lost, who left is known to nobody, and `up` has nothing to do."""
     facts, topology = world.facts, world.topology
     assert gates.in_sync(topology, facts) == ()
-    assert gates.endpoints_serve(topology, facts) == ()
+    serve = gates.endpoints_serve(topology, facts)
+    assert not serve, f"{serve} after {_history(world)}"
     assert not [envoy.name for envoy in facts.envoys.values() if envoy.unhealthy], "all replicas are read again"
     assert_each_slot_has_one_owner(facts, "all")
     assert not subtract(ALL_SLOTS, world.surviving_slots()), "data got lost on the way"
     listed = {peer.id for node in facts.reachable_nodes() for peer in node.peers}
     strangers = listed - {node.id for node in facts.reachable_nodes()}
-    assert not strangers, f"who is not there is still listed: {strangers}"
+    assert not strangers, f"who is not there is still listed: {strangers} after {_history(world)}"
     silent_nodes = {node.name: facts.units.get(node.name) for node in facts.nodes.values() if not node.reachable}
     assert not silent_nodes, f"they do not answer: {silent_nodes}"
     phase = world.next_phase()
     assert phase is None, f"`up` wants: {phase.title}"
+
+
+def _history(world: ChangingWorld) -> list[str]:
+    return [f"{phase.title}: {', '.join(map(str, phase.steps[:4]))}" for phase in world.phases[-6:]]
 
 
 def shape_of(facts: Facts) -> Counter[int]:
@@ -421,6 +430,3 @@ def unevenly(world: ChangingWorld, data: st.DataObject) -> None:
         cut = replace(last, first=data.draw(st.integers(last.first + 1, last.last), label="from slot"))
         world.carry_out([MoveSlots(source=source, target=target, slots=(cut,), why="by hand")])
         world.settle()
-
-
-assert KEYS > 0

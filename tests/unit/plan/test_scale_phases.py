@@ -50,7 +50,8 @@ def carefully(act: Callable[[], None]) -> None:
     try:
         act()
     except RefusedError as refusal:
-        assert "one zone" in str(refusal)
+        if "one zone" not in str(refusal):
+            raise
         reject()
 
 
@@ -118,8 +119,10 @@ def test_one_node_is_removed(topology: Topology, data: st.DataObject) -> None:
         reject()  # a cut run has removed it already
     except RefusedError as refusal:
         owners = [node for node in world.facts.reachable_nodes() if node.slots]
-        alone = (is_dead and "owns slots" in str(refusal)) or "does not serve" in str(refusal) or "gone" in str(refusal)
-        assert len(owners) <= 3 or "one zone" in str(refusal) or (is_dead and alone), refusal
+        about_the_dead = ("owns slots", "does not serve", "gone")
+        allowed = ("one zone", *(about_the_dead if is_dead else ()))
+        if len(owners) > 3 and not any(words in str(refusal) for words in allowed):
+            raise
         return
     assert name not in world.facts.nodes
     world.killed = False

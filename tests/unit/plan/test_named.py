@@ -1,0 +1,48 @@
+"""Which node an operator means."""
+
+from __future__ import annotations
+
+import pytest
+from edits import node_with
+from topologies import formed, make_topology
+
+from redisforge.errors import NotFoundError, UsageError
+from redisforge.model.facts import Facts
+from redisforge.plan.named import named_node
+
+TOPOLOGY = make_topology(5, 1)
+
+
+def facts_with_ids() -> Facts:
+    """redis-1 and redis-2 have ids that begin alike."""
+    facts = formed(TOPOLOGY)
+    for name, node_id in (("redis-1", "abcd1" * 8), ("redis-2", "abcd2" * 8)):
+        facts = node_with(name, id=node_id)(TOPOLOGY, facts)
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("redis-1", "redis-1"),  # though redis-10 begins so too
+        ("redis-10", "redis-10"),
+        ("127.0.0.1:7003", "redis-3"),
+        ("abcd1", "redis-1"),
+        ("ABCD2", "redis-2"),
+        ("abcd1" * 8, "redis-1"),
+    ],
+)
+def test_found(text: str, name: str) -> None:
+    assert named_node(TOPOLOGY, facts_with_ids(), text).name == name
+
+
+@pytest.mark.parametrize("text", ["", "redis-11", "abc", "127.0.0.1", "envoy-1"])
+def test_not_found(text: str) -> None:
+    with pytest.raises(NotFoundError, match="the nodes are: redis-1, "):
+        named_node(TOPOLOGY, facts_with_ids(), text)
+
+
+@pytest.mark.parametrize("text", ["redis-", "abcd", "r"])
+def test_ambiguous(text: str) -> None:
+    with pytest.raises(UsageError, match=r"redis-1 \(abcd1abc\), redis-2 \(abcd2abc\)"):
+        named_node(TOPOLOGY, facts_with_ids(), text)
