@@ -21,7 +21,7 @@ def set_option(text: str, path: OptionPath, value: str) -> str | None:
         document = read_yaml(text.encode())
     except UnreadableYamlError:
         return None
-    wanted = _with(document.data, path, _read_back(value))
+    wanted = _with(document.data or {}, path, _read_back(value))
     lines = text.splitlines()
     if path in document.lines:
         changed = _replaced(lines, document.lines[path], str(path[-1]), value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ from redisforge.config.yaml_lines import read_yaml
         ("engine: {kind: redis}\n", ("engine", "kind"), "valkey", None),
         ("engine: {kind: redis}\n", ("engine", "version"), '"8.6"', None),
         ("{shards: 3, replicas: 1}\n", ("shards",), "5", None),
-        ("a: &n 3\nshards: *n\n", ("shards",), "5", None),
+        ("a: &n 3\nshards: *n\n", ("shards",), "5", "a: &n 3\nshards: 5\n"),
         ("shards: &n 3\na: *n\n", ("shards",), "5", None),
         ("shards: [\n", ("shards",), "5", None),
         ("- shards\n", ("shards",), "5", None),
@@ -45,7 +47,7 @@ blanks = st.lists(st.sampled_from(("", "# shards: 1", "  # indented")), max_size
 @st.composite
 def written_by_hand(draw: st.DrawFn) -> str:
     """Options, sections, comments and empty lines as people write them."""
-    lines: list[str] = draw(blanks)
+    lines: list[str] = [*draw(blanks)]
     for name in draw(st.lists(names, unique=True)):
         if name in ("engine", "memory"):
             indent = " " * draw(st.sampled_from((2, 4)))
@@ -65,10 +67,11 @@ def test_only_that_option_changes(text: str, path: tuple[str, ...]) -> None:
     if changed is None:
         assert "'x # y'" in text or "    " in text, "only what is quoted around a #, or indented otherwise, is left"
         return
-    before, after = read_yaml(text.encode()).data or {}, read_yaml(changed.encode()).data
-    place = after if len(path) == 1 else after[path[0]]
+    before: Any = read_yaml(text.encode()).data or {}
+    after: Any = read_yaml(changed.encode()).data
+    place: Any = after if len(path) == 1 else after[path[0]]
     assert place.pop(path[-1]) == 41
-    was = before if len(path) == 1 else before.setdefault(path[0], {})
+    was: Any = before if len(path) == 1 else before.setdefault(path[0], {})
     was.pop(path[-1], None)
     assert after == before
     old, new = text.splitlines(), changed.splitlines()
