@@ -211,10 +211,11 @@ def _number(name: str) -> int:
 
 
 def is_ghost(topology: Topology, facts: Facts, name: str) -> bool:
-    """Whether a declared node is gone for good: it does not answer, has no Unit, and nobody knows its address. Only
-    those who own slots are asked, for others may have been forgotten themselves, and still list each other."""
+    """Whether a declared node is gone for good: it does not answer, its Unit is stopped or deleted, and nobody knows its
+    address. Only those who own slots are asked: others may have been forgotten themselves, and still list each other."""
     seen, unit = facts.nodes[name], facts.units.get(name)
-    if seen.reachable or not facts.reachable_nodes() or (unit is not None and unit.state is not UnitState.ABSENT):
+    gone = (UnitState.ABSENT, UnitState.STOPPED)
+    if seen.reachable or not facts.reachable_nodes() or (unit is not None and unit.state not in gone):
         return False
     here = (seen.address, seen.port)
     members = newest_owners(facts) or facts.reachable_nodes()

@@ -49,14 +49,17 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
         grown = grow(topology, shards, replicas, actual_shards(topology, facts))
         return replace(grown, shards=shards, replicas=replicas)
 
+    decided: set[str] = set()
+
     def planner(topology: Topology, facts: Facts, wishes: Wishes) -> Planner:
         leaving = leaving_nodes(topology, facts, shards, replicas)
+        decided.update(leaving)
         refuse_removal(topology, facts, leaving, force=True)
         wanted = Scale(leaving=leaving, weights=_weights(topology, facts, options), wishes=wishes)
         return _planner(topology, facts, wanted)
 
     def result(topology: Topology, facts: Facts) -> Topology:
-        return _left(topology, facts, leaving_nodes(topology, facts, shards, replicas))
+        return _left(topology, facts, frozenset(decided))  # nobody else has been stopped
 
     return Verb(
         name="scale",
