@@ -211,8 +211,8 @@ def _number(name: str) -> int:
 
 
 def is_ghost(topology: Topology, facts: Facts, name: str) -> bool:
-    """Whether a declared node is gone for good: it does not answer, its Unit is stopped or deleted, and nobody knows its
-    address. Only those who own slots are asked: others may have been forgotten themselves, and still list each other."""
+    """Whether a declared node is gone for good: it does not answer, its Unit is stopped or deleted, and nobody knows
+    its address. Only those who own slots are asked: others may have been forgotten, and still list each other."""
     seen, unit = facts.nodes[name], facts.units.get(name)
     gone = (UnitState.ABSENT, UnitState.STOPPED)
     if seen.reachable or not facts.reachable_nodes() or (unit is not None and unit.state not in gone):

@@ -53,6 +53,7 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
 
     def planner(topology: Topology, facts: Facts, wishes: Wishes) -> Planner:
         leaving = leaving_nodes(topology, facts, shards, replicas)
+        decided.clear()
         decided.update(leaving)
         refuse_removal(topology, facts, leaving, force=True)
         wanted = Scale(leaving=leaving, weights=_weights(topology, facts, options), wishes=wishes)
