@@ -258,6 +258,8 @@ class World:
             yield
         for marked in mending.marked:
             if marked not in (owner, giver):
+                if marked not in slot.claimants and self.data[marked]:
+                    continue  # a client was sent there meanwhile: for the next round
                 self.claims.discard(marked)
                 self.forget(marked)
                 yield

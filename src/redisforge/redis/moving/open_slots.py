@@ -99,6 +99,8 @@ async def _mend(ends: Ends, slot: OpenSlot, mending: Mending, masters: dict[str,
     for node in others:
         if node.id in slot.claimants:
             await give(ends, node, (mending.slot,), owner.id)
+        elif (await key_counts(ends, node, (mending.slot,)))[mending.slot]:
+            continue  # a client was sent there meanwhile: it stays open, and is looked at again in the next round
         await close(ends, node, (mending.slot,))
     for node in others:  # a client may have been on its way to it: such a slot is opened again, for the next round
         if (await key_counts(ends, node, (mending.slot,)))[mending.slot]:
