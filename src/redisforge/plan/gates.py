@@ -84,8 +84,13 @@ def untold(facts: Facts) -> tuple[tuple[NodeFacts, NodeFacts], ...]:
 
 
 def agreed(topology: Topology, facts: Facts) -> Reasons:
-    """All nodes hold the cluster to be ok and see the same owner for each of the 16384 slots, none open."""
+    """All nodes hold the cluster to be ok and see the same living owner for each of the 16384 slots, none open.
+
+    A master that returns to its slots counts as failed until two node timeouts after it was found to have failed
+    (cluster_legacy.c, clearNodeFailureIfNeeded): so long the others do not count its slots as ok.
+    """
     reasons = list(slots_seen(topology, facts))
+    living = {node.id: node.name for node in facts.reachable_nodes()}
     owners: dict[str, tuple[SlotRange, ...]] | None = None
     for node in facts.reachable_nodes():
         view = _owners(node)
@@ -94,6 +99,8 @@ def agreed(topology: Topology, facts: Facts) -> Reasons:
         if owners is not None and view != owners:
             reasons.append(f"{node.name} sees other slot owners than the nodes before it")
         owners = owners or view
+        failed = (living[peer.id] for peer in node.peers if peer.is_failed and peer.slots and peer.id in living)
+        reasons.extend(f"{node.name} still counts {name} as failed" for name in failed)
         myself = node.myself
         if myself and (myself.migrating or myself.importing):
             slots = sorted(slot for slot, _ in (*myself.migrating, *myself.importing))
