@@ -21,8 +21,8 @@ _CERTIFICATE_DAYS = 30
 class OutsideNode:
     """A redis-server with the configuration of the cluster's redis-1 on a port and in a folder of its own.
 
-    `server` is another version's program. With `own_ca` its certificate is of a CA that the cluster does not know;
-    with `own_passwords` its users have passwords of their own.
+    `server` is another version's program: it gets what it understands of the configuration. With `own_ca` its
+    certificate is of a CA that the cluster does not know; with `own_passwords` its users have passwords of their own.
     """
 
     def __init__(
@@ -42,8 +42,12 @@ class OutsideNode:
         self._certify(own_ca)
         unit = cluster.path / "units" / "redis-1"
         users = (unit / "users.acl").read_text()
+        text = (unit / "redis.conf").read_text()
+        if server:
+            users = "".join(line for line in users.splitlines(keepends=True) if "operator_user" in line)
+            text = re.sub(r"^hide-user-data-from-log .*\n", "", text, flags=re.MULTILINE)
         (folder / "users.acl").write_text(re.sub(r"#\w{64}", f"#{'0' * 64}", users) if own_passwords else users)
-        (folder / "redis.conf").write_text(self._configuration((unit / "redis.conf").read_text()))
+        (folder / "redis.conf").write_text(self._configuration(text))
         command = [server] if server else json.loads((unit / "unit.json").read_text())["argv"][:-1]
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen([*command, str(folder / "redis.conf")], stdout=log, stderr=log)

@@ -5,6 +5,7 @@ The tests of one module share a cluster of three shards with one replica each; e
 
 from __future__ import annotations
 
+import getpass
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from verbs import (
     loaded,
     planned,
     raise_commented,
+    schema_valid,
 )
 
 pytestmark = pytest.mark.integration
@@ -74,6 +76,14 @@ def test_a_shard_joins_and_leaves(cluster: Cluster) -> None:
     assert (probe["errors"], probe["lost"], probe["error_window_ms"]) == (0, 0, 0)
     assert min(probe["writes"], probe["reads"], probe["longest_gap_ms"], probe["seconds"]) > 0
 
+    lines = cluster.run("audit", "--verb", "scale", "--last", "1", "--json").json()
+    audit = schema_valid(lines, "audit.schema.json")["lines"]
+    assert (audit[0]["event"], audit[-1]["event"], audit[-1]["result"]) == ("begin", "end", "ok")
+    assert audit[0]["arguments"] == ["scale", "--shards", "4", "--probe", "--json"]
+    assert {line["user"] for line in audit} == {getpass.getuser()}
+    assert all(line["seconds"] is not None for line in audit[1:]), "every step has its seconds"
+    assert sum("move" in line["what"] for line in audit if line["event"] == "step") == 3
+
     new = {name: node_id for name, node_id in ids_of(cluster).items() if name not in before}
     assert len(new) == 2
     plan = planned(cluster, "scale", "--shards", "3")
@@ -116,6 +126,7 @@ def test_a_node_of_somebody_else_joins_as_a_replica_and_leaves_alive(cluster: Cl
         node = cluster.nodes()[outside.name]
         assert (node["role"], node["shard"]) == ("replica", cluster.nodes()[master]["shard"])
         assert_whole(cluster, 3)
+        planned(cluster, "scale", "remove", outside.name)
         assert done(cluster, "scale", "add", outside.name, "--replica-of", master)["phases"] == []
         done(cluster, "scale", "remove", outside.name, "--yes")
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from redisforge.errors import NodeError, RefusedError, UsageError
 from redisforge.model.facts import Facts, NodeFacts
-from redisforge.model.slots import count, describe
+from redisforge.model.slots import count, describe, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
@@ -22,7 +22,7 @@ from redisforge.plan.removal import LEAST_MASTERS, refuse_removal
 from redisforge.plan.resize import as_it_is, grow, leaving_nodes, without
 from redisforge.plan.scale import Scale, scale_phase, slot_moves
 from redisforge.plan.starting import Wishes
-from redisforge.plan.view import actual_shards, newest_owners
+from redisforge.plan.view import ALL_SLOTS, actual_shards, newest_owners, owned_slots
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.moving import MoveLimits
 
@@ -180,9 +180,10 @@ def refuse_broken(topology: Topology, facts: Facts) -> None:
     silent = [node for node in started if not facts.nodes[node.name].reachable]
     if facts.reachable_nodes() or not silent:
         if states == {"fail"} and silent:
+            missing = subtract(ALL_SLOTS, owned_slots(facts))
             raise RefusedError(
                 "the cluster is in the state fail",
-                where=topology.name,
+                where=f"{topology.name}: no master answers for {count(missing)} slots: {describe(missing)}",
                 why="; ".join(f"{node.name}: {facts.nodes[node.name].problem}" for node in silent[:4]),
                 next_step="`redisforge status` says which slots are not served; `redisforge up` starts what does not "
                 "run, `redisforge failover NODE --force` lets a replica take over",
