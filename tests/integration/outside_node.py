@@ -93,7 +93,7 @@ class OutsideNode:
             ssl_ca_certs=str(self.folder / "ca.crt"), **AT_ONCE,
         )  # fmt: skip
 
-    def ask(self, *command: str) -> Any:
+    def ask(self, *command: str | int) -> Any:
         """What the node answers to a command."""
         with self.client() as client:
             return client.execute_command(*command)
