@@ -24,6 +24,7 @@ from verbs import (
     loaded,
     planned,
     raise_commented,
+    reads_from,
     schema_valid,
 )
 
@@ -186,10 +187,12 @@ def test_dead_nodes_are_removed(cluster: Cluster) -> None:
     """A replica whose host is lost, and a master whose replica has taken over since."""
     for which in (1, 0):
         name = cluster.pair()[which]
-        gone = ids_of(cluster)[name]
+        gone, port = ids_of(cluster)[name], cluster.nodes()[name]["port"]
         cluster.await_copies()
+        assert reads_from(cluster, port)
         kill(cluster.keeper_pid(name), cluster.pid(name))
         until(lambda name=name: len(cluster.masters()) == 3 and name not in cluster.masters(), "3 living masters")
+        until(lambda port=port: not reads_from(cluster, port), "no reads go to the dead node")  # the load begins whole
         with loaded(cluster):
             done(cluster, "scale", "remove", name, "--yes", *(("--force",) if which else ()))
             assert_removed(cluster, name)

@@ -7,13 +7,14 @@ import json
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
-from cluster_tool import SLOT_COUNT, Cluster, until
+from cluster_tool import ADDRESS, SLOT_COUNT, Cluster, until
 from load import Load
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference"
@@ -155,6 +156,15 @@ def open_slots(cluster: Cluster) -> list[str]:
             table = client.execute_command("CLUSTER NODES")
         found += [f"{name}: {entry['migrations']}" for entry in table.values() if entry.get("migrations")]
     return found
+
+
+def reads_from(cluster: Cluster, port: int) -> bool:
+    """Whether the Envoy would send reads to the node at this port: it lists it, and has not found it unhealthy."""
+    admin = f"http://{ADDRESS}:{cluster.options['envoy']['admin_port']}/clusters?format=json"
+    with urllib.request.urlopen(admin, timeout=5) as answer:
+        hosts = [host for group in json.load(answer)["cluster_statuses"] for host in group.get("host_statuses", ())]
+    here = [host for host in hosts if host["address"].get("socket_address", {}).get("port_value") == port]
+    return any(not host.get("health_status", {}).get("failed_active_health_check") for host in here)
 
 
 # --- cut off ---
