@@ -12,6 +12,7 @@ import pytest_asyncio
 from envoy_stack import Stack, until
 
 from redisforge.model.topology import RedisNode
+from redisforge.redis.connection import ReplyError
 
 pytestmark = pytest.mark.integration
 
@@ -57,14 +58,23 @@ async def test_reads_go_on_when_a_replica_dies(own_stack: Stack) -> None:
 
 
 async def test_a_master_that_stalled_is_used_again_at_once(own_stack: Stack) -> None:
-    """Outlier detection must never cut off the only owner of a slot."""
+    """Outlier detection must never cut off the only owner of a slot.
+
+    What was asked while it stalled is answered late, or fails when Envoy needed a new connection and the stall
+    outlasted the connect timeout (1 s): both are right. What is asked after the stall must be answered.
+    """
     master, _ = await own_stack.master_of("stall:key")
     process = own_stack.processes[master.name]
     process.send_signal(signal.SIGSTOP)
-    attempts = [own_stack.endpoint_call("primary", "GET", "stall:key") for _ in range(4)]
-    pending = [asyncio.ensure_future(attempt) for attempt in attempts]
-    _, waiting = await asyncio.wait(pending, timeout=1.0)
-    assert waiting
+    stalled = [asyncio.ensure_future(_get(own_stack)) for _ in range(4)]
+    _, waiting = await asyncio.wait(stalled, timeout=1.0)
     process.send_signal(signal.SIGCONT)
-    results = await asyncio.gather(*pending, return_exceptions=True)
-    assert results == [None] * 4
+    during = await asyncio.gather(*stalled, return_exceptions=True)
+    after = await asyncio.gather(*(_get(own_stack) for _ in range(4)), return_exceptions=True)
+    assert waiting or any(isinstance(answer, ReplyError) for answer in during), "nothing noticed the stall"
+    assert all(answer is None or isinstance(answer, ReplyError) for answer in during), during
+    assert after == [None] * 4
+
+
+async def _get(stack: Stack) -> object:
+    return await stack.endpoint_call("primary", "GET", "stall:key")
