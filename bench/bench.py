@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench_handoff import handoff_windows
+from bench_lost import lost_windows
 from bench_moving import moving
 from figure import Figure
 from nodes import ports, started_nodes, until_ok
@@ -48,6 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="redisforge-bench-") as folder:
         figures = [*planner(options.tries), *help_time(options.tries), *life(Path(folder), options.tries)]
         figures += handoff_windows(Path(folder), options.tries)
+        figures += lost_windows(Path(folder), min(options.tries, 3))
         figures += moving(Path(folder), options.tries)
     load_average = os.getloadavg()[0]
     if options.json:

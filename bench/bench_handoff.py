@@ -24,7 +24,7 @@ from nodes import ports
 from redisforge.errors import NodeError
 from redisforge.model.facts import NodeFacts
 from redisforge.model.topology import Role, UserRole
-from redisforge.redis.connection import Connection
+from redisforge.redis.connection import Connection, ReplyError
 from redisforge.runbooks.cluster import Cluster, open_cluster
 from redisforge.runbooks.observe import Observer
 
@@ -54,8 +54,10 @@ class Writers:
         self.login = cluster.user_login(cluster.topology.user(UserRole.APPLICATION).name)
         self.tls = self.login.ssl_context()
         self.acknowledged: dict[str, int] = {}
+        self.answers = 0
         self.errors: list[float] = []
         self.stopping = False
+        self.timeout_s = 5.0
 
     async def run(self, number: int) -> None:
         """Write until told to stop; a key belongs to one writer alone."""
@@ -68,15 +70,18 @@ class Writers:
                 connection = connection or await self.open()
                 await connection.call("SET", key, turn)
                 self.acknowledged[key] = turn
-            except NodeError:
+                self.answers += 1
+            except NodeError as error:
                 self.errors.append(time.perf_counter())
+                if not isinstance(error, ReplyError):  # Envoy's answers leave the connection as it is
+                    connection = None
                 await asyncio.sleep(0.002)
         if connection:
             connection.abort()
 
     async def open(self) -> Connection:
         """A connection to Envoy."""
-        return await Connection.open(self.address, self.login, timeout_s=5, tls=self.tls)
+        return await Connection.open(self.address, self.login, timeout_s=self.timeout_s, tls=self.tls)
 
     async def lost(self) -> int:
         """How many keys hold less than was acknowledged."""
@@ -96,10 +101,10 @@ def handoff_windows(folder: Path, tries: int) -> Iterator[Figure]:
     while len(found) < tries:
         home = folder / f"handoff-{len(found)}"
         try:
-            _redisforge(home, "up", "--config", str(config))
+            redisforge(home, "up", "--config", str(config))
             found += asyncio.run(_crashes(open_cluster(home, None), tries - len(found)))
         finally:
-            _redisforge(home, "down", "--purge", "--yes")
+            redisforge(home, "down", "--purge", "--yes")
     window_s, errors, takeover_s, _ = (statistics.median(column) for column in zip(*found, strict=True))
     yield Figure("kill -9 of a master, 8 writers: clients' error window", window_s, "s", 0.3, tries)
     yield Figure("… of it until its replica was a master", takeover_s, "s", None, tries)
@@ -107,7 +112,8 @@ def handoff_windows(folder: Path, tries: int) -> Iterator[Figure]:
     yield Figure("… acknowledged keys lost, in all tries", sum(crash.lost for crash in found), "", 0, tries)
 
 
-def _redisforge(home: Path, *arguments: str) -> None:
+def redisforge(home: Path, *arguments: str) -> None:
+    """Run a command on the clusters below `home`; its failure ends the measurement with what it said."""
     variables = {**os.environ, "REDISFORGE_HOME": str(home)}
     command = (sys.executable, "-m", "redisforge", *arguments)
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
@@ -120,7 +126,7 @@ async def _crashes(cluster: Cluster, tries: int) -> list[Crash]:
     async with Observer(cluster, with_listing=True) as observer:
         masters = [node for node in (await observer.look()).reachable_nodes() if node.role is Role.MASTER]
         for master in masters[:tries]:
-            await _until(lambda name=master.name: _is_watched(cluster, name), f"its keeper looks at {master.name}")
+            await until(lambda name=master.name: _is_watched(cluster, name), f"its keeper looks at {master.name}")
             found.append(await _crash(cluster, observer, master))
     return found
 
@@ -130,7 +136,7 @@ async def _crash(cluster: Cluster, observer: Observer, master: NodeFacts) -> Cra
     pid = (await cluster.runtime.observe())[master.name].pid
     writers = Writers(cluster)
     tasks = [asyncio.create_task(writers.run(number)) for number in range(WRITERS)]
-    await _until(_async(lambda: len(writers.acknowledged) > 1000), "writers at work")
+    await until(_async(lambda: len(writers.acknowledged) > 1000), "writers at work")
     os.kill(pid, signal.SIGKILL)
     await asyncio.sleep(WATCH_S)
     writers.stopping = True
@@ -139,13 +145,13 @@ async def _crash(cluster: Cluster, observer: Observer, master: NodeFacts) -> Cra
     taken = re.search(r"handed off to \S+ in ([\d.]+) s", says)
     if taken is None or not writers.errors:
         raise SystemExit(f"{master.name} was killed and not handed off:\n{says}")
-    await _until(lambda: _is_whole(observer), "all replicas in sync")
+    await until(lambda: _is_whole(observer), "all replicas in sync")
     window_s = writers.errors[-1] - writers.errors[0]
     return Crash(window_s, len(writers.errors), float(taken[1]), await writers.lost())
 
 
 async def _log(cluster: Cluster, name: str) -> str:
-    return await cluster.transport.read(cluster.runtime.log_path(name)) or ""
+    return await cluster.site_of(name).transport.read(cluster.runtime.log_path(name)) or ""
 
 
 async def _is_watched(cluster: Cluster, name: str) -> bool:
@@ -173,7 +179,8 @@ def _async(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
     return ask
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for a condition; the measurement ends if it does not come."""
     deadline = time.monotonic() + DEADLINE_S
     while not await condition():
         if time.monotonic() > deadline:

@@ -21,15 +21,18 @@ def logs(
     cluster: ClusterOption = None,
 ) -> None:
     """Print the end of a unit's log, or of every unit's."""
-    from redisforge.runbooks.logs import follow as follow_logs
-    from redisforge.runbooks.logs import last_lines, unit_logs
+    import asyncio
 
-    chosen = unit_logs(the_cluster(cluster), unit)
-    width = max(map(len, chosen))
-    prefix = {name: f"{name.ljust(width)} | " if unit is None else "" for name in chosen}
-    for name, path in chosen.items():
-        for line in last_lines(path, line_count):
-            typer.echo(prefix[name] + line)
-    if follow:
-        for name, line in follow_logs(chosen):
-            typer.echo(prefix[name] + line)
+    from redisforge.runbooks.logs import follow as follow_logs
+    from redisforge.runbooks.logs import unit_logs
+
+    with asyncio.Runner() as runner:
+        chosen = unit_logs(the_cluster(cluster), unit, runner)
+        width = max(map(len, chosen))
+        prefix = {name: f"{name.ljust(width)} | " if unit is None else "" for name in chosen}
+        for name, log in chosen.items():
+            for line in log.last_lines(line_count):
+                typer.echo(prefix[name] + line)
+        if follow:
+            for name, line in follow_logs(chosen):
+                typer.echo(prefix[name] + line)

@@ -41,7 +41,14 @@ MemorySize = Annotated[
     AfterValidator(values.check_memory),
     WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.SIZE_PATTERN}),
 ]
-Address = Annotated[str, AfterValidator(values.loopback_address)]
+Address = Annotated[str, AfterValidator(values.host_address)]
+HostFolder = Annotated[str, AfterValidator(values.check_host_folder)]
+SshWord = Annotated[
+    str,
+    BeforeValidator(values.as_written),
+    AfterValidator(values.matching(values.SSH_WORD_PATTERN, "letters, digits and any of . _ : @ % + [ ] -")),
+    WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.SSH_WORD_PATTERN}),
+]
 CertificateName = Annotated[str, AfterValidator(values.check_certificate_name)]
 FilePath = Annotated[str, AfterValidator(values.check_path)]
 DirectiveName = Annotated[

@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redisforge.config.values import size_bytes
+from redisforge.config.values import is_loopback, size_bytes
+from redisforge.model.hosts import SshAccess
 from redisforge.model.topology import (
     Endpoint,
     EndpointKind,
@@ -27,10 +28,12 @@ from redisforge.model.topology import (
 from redisforge.plan.placement import place
 
 if TYPE_CHECKING:
-    from redisforge.config.schema import Declaration
+    from redisforge.config.schema import Declaration, HostOptions
 
 ENVOY_PORT_STEP = 100
 """How far apart the ports of Envoys on one address are: more than the endpoints (32 at most) of one."""
+DEFAULT_HOST_FOLDER = "/var/lib/redisforge"
+"""Where RedisForge keeps what it has on a host reached over SSH."""
 ADMIN_ADDRESS = "127.0.0.1"
 """Envoy's admin interface has no password, so it listens here only."""
 
@@ -40,7 +43,7 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
 
     The result may hold port clashes: see config/ports.py.
     """
-    hosts = hosts_of(declaration)
+    hosts = hosts_of(declaration, folder)
     envoys = _envoys(declaration, hosts)
     return Topology(
         name=declaration.name,
@@ -67,9 +70,33 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
     )
 
 
-def hosts_of(declaration: Declaration) -> tuple[Host, ...]:
-    """The hosts, each with its zone."""
-    return tuple(Host(host.name, host.address, host.zone or host.name) for host in declaration.hosts)
+def hosts_of(declaration: Declaration, folder: Path = Path()) -> tuple[Host, ...]:
+    """The hosts, each with its zone and the way to it. Paths of keys start at `folder`."""
+    return tuple(
+        Host(
+            name=host.name,
+            address=host.address,
+            zone=host.zone or host.name,
+            ssh=_ssh_access(host, folder) if is_remote(host) else None,
+            folder=(host.folder or DEFAULT_HOST_FOLDER) if is_remote(host) else "",
+        )
+        for host in declaration.hosts
+    )
+
+
+def is_remote(host: HostOptions) -> bool:
+    """Whether the host is reached over SSH."""
+    return not is_loopback(host.address) if host.ssh is None else host.ssh
+
+
+def _ssh_access(host: HostOptions, folder: Path) -> SshAccess:
+    return SshAccess(
+        address=host.ssh_address or "",
+        port=host.ssh_port or 0,
+        user=host.ssh_user or "",
+        key_path=_path(host.ssh_key or "", folder),
+        jump=host.ssh_jump or "",
+    )
 
 
 def user_names(declaration: Declaration) -> dict[UserRole, str]:

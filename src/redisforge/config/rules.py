@@ -10,8 +10,8 @@ import msgspec
 
 from redisforge.config.messages import nearest_of
 from redisforge.config.problems import OptionPath
-from redisforge.config.resolve import hosts_of, user_names
-from redisforge.config.values import version_numbers
+from redisforge.config.resolve import hosts_of, is_remote, user_names
+from redisforge.config.values import is_loopback, version_numbers
 from redisforge.plan.placement import sharing_is_forced
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ OLDEST_VERSION = {"redis": (7, 0), "valkey": (7, 2)}
 release is 7.2."""
 _LRM_VERSION = (8, 6)
 """The least-recently-modified policies came with Redis 8.6 (its release notes)."""
+
+
+_HOST_SSH_OPTIONS = ("ssh_address", "ssh_port", "ssh_user", "ssh_key", "ssh_jump", "folder")
 
 
 class BrokenRule(msgspec.Struct, frozen=True):
@@ -83,6 +86,7 @@ def _hosts(declaration: Declaration) -> Iterator[BrokenRule]:
             what = f"there are two hosts called {host.name} (also hosts[{seen[host.name]}])"
             yield BrokenRule((("hosts", index, "name"),), what, "Give every host a name of its own.")
         seen.setdefault(host.name, index)
+    yield from _ways_to_hosts(declaration)
     hosts = hosts_of(declaration)
     if sharing_is_forced(hosts, declaration.replicas) and not shares_hosts(declaration):
         have = len({host.address for host in hosts})
@@ -93,6 +97,33 @@ def _hosts(declaration: Declaration) -> Iterator[BrokenRule]:
             "Add hosts, ask for fewer replicas, or set placement.allow_shared_hosts: true "
             "(one lost host may then take a shard with it).",
         )
+
+
+def _ways_to_hosts(declaration: Declaration) -> Iterator[BrokenRule]:
+    closed = [host.name for host in declaration.hosts if is_loopback(host.address)]
+    if closed and len(closed) < len(declaration.hosts):
+        yield BrokenRule(
+            (("hosts",),),
+            f"the other hosts cannot reach {', '.join(closed)} at a loopback address",
+            "Give every host an address at which the others reach it.",
+        )
+    first: dict[str, str] = {}
+    for index, host in enumerate(declaration.hosts):
+        other = first.setdefault(host.address, host.name)
+        if other != host.name and is_remote(host):
+            yield BrokenRule(
+                (("hosts", index, "address"),),
+                f"{other} and {host.name} have one address, so one of them would be taken for the other",
+                "Give each its own; one machine is one host.",
+            )
+        ways = {name: getattr(host, name) for name in _HOST_SSH_OPTIONS}
+        given = [name for name, value in ways.items() if value is not None]
+        if given and not is_remote(host):
+            yield BrokenRule(
+                tuple(("hosts", index, name) for name in given),
+                f"{host.name} is this machine, which is not reached over SSH and has no folder of its own",
+                "Leave that out, or set ssh: true.",
+            )
 
 
 def _memory(declaration: Declaration) -> Iterator[BrokenRule]:

@@ -17,9 +17,11 @@ from redisforge.config.kinds import (
     DirectiveName,
     DirectiveValues,
     FilePath,
+    HostFolder,
     HostName,
     MemorySize,
     Name,
+    SshWord,
     UserName,
     Version,
 )
@@ -73,13 +75,31 @@ class HostOptions(Options):
 
     name: HostName = Field(description="The host's name, unique in the cluster.")
     address: Address = Field(
-        description="Where the host is reached. This version takes addresses of this machine only: "
-        "127.0.0.0/8, ::1 or localhost."
+        description="The IP address at which the other hosts and the clients reach what runs there."
     )
     zone: HostName | None = option(
         None,
         "The failure domain that the host shares with others (rack, room, data centre). A master and its "
         "replicas go to different zones while that is possible. Empty: the host's name.",
+    )
+    ssh: bool | None = option(
+        None,
+        "Whether the host is reached over SSH; if not, it is this machine. Empty: true, unless its address is one of "
+        "127.0.0.0/8 or ::1.",
+    )
+    ssh_address: SshWord | None = option(None, "Where its sshd is, as name or address. Empty: at `address`.")
+    ssh_port: int | None = option(
+        None, "The port of its sshd. Empty: as your ssh configuration says, else 22.", ge=1, le=65535
+    )
+    ssh_user: SshWord | None = option(None, "Who logs in. Empty: as your ssh configuration says, else your own name.")
+    ssh_key: FilePath | None = option(
+        None, "The private key. Empty: those of your ssh agent and your ssh configuration, then the usual ones."
+    )
+    ssh_jump: SshWord | None = option(None, "A host to go through: [user@]address[:port]. Empty: none.")
+    folder: HostFolder | None = option(
+        None,
+        "Where RedisForge keeps everything that it has on a host reached over SSH; ssh_user must be able to write "
+        "there. Empty: /var/lib/redisforge.",
     )
 
 

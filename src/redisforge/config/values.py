@@ -12,6 +12,8 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,30}$"
 """Names of clusters and endpoints: they become folder names and parts of URLs and metric names."""
 HOST_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 """Names of hosts and zones; 63 characters is the longest DNS label (RFC 1035, section 2.3.4)."""
+SSH_WORD_PATTERN = r"^[A-Za-z0-9_\[][A-Za-z0-9._:@%+\[\]-]{0,254}$"
+"""Users, addresses and jump hosts of SSH; none begins with a hyphen, which would be an option."""
 USER_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 """Names of ACL users. Narrower than Redis allows, so that they need no quoting in any file or URL."""
 VERSION_PATTERN = r"^(newest|(>=)?[0-9]{1,3}(\.[0-9]{1,4}){1,2})$"
@@ -95,28 +97,38 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"[0-9]+", version))
 
 
-def loopback_address(text: str) -> str:
-    """An address of this machine in its canonical form; `localhost` is 127.0.0.1.
+def host_address(text: str) -> str:
+    """The address of a host in its canonical form; `localhost` is 127.0.0.1.
+
+    Nodes tell each other and their clients these addresses, so a name would not do.
 
     Raises:
-        ValueError: not an address, or the address of another machine.
+        ValueError: not an address, or not the address of one machine.
     """
     if text.lower() == "localhost":
         return "127.0.0.1"
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        known = False
-    else:
-        in_v4 = isinstance(address, ipaddress.IPv4Address) and address.is_loopback
-        known = in_v4 or address == ipaddress.IPv6Address("::1")
-        text = str(address)
-    if not known:
-        raise ValueError(
-            "must be an address of this machine (127.0.0.0/8, ::1 or localhost): "
-            "this version of RedisForge runs a cluster on one machine"
-        )
-    return text
+        raise ValueError("must be an IP address: nodes and clients go by addresses, not by names") from None
+    mapped = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
+    reserved = address.is_unspecified or address.is_multicast or address.is_link_local or address.is_reserved
+    if mapped or (reserved and not address.is_loopback):
+        raise ValueError("must be the address of one machine, at which the other hosts and the clients reach it")
+    return str(address)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a canonical address reaches nothing but the machine itself."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def check_host_folder(text: str) -> str:
+    """Accept the absolute path of a folder that is not the root. Raises ValueError."""
+    path = check_path(text).rstrip("/")
+    if not path.startswith("/") or "/../" in f"{path}/" or any(c in path for c in "\\'\""):
+        raise ValueError("must be an absolute path of its own, without quotes and backslashes")
+    return path
 
 
 def check_certificate_name(text: str) -> str:

@@ -9,10 +9,12 @@ take.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
+from redisforge.errors import HostError
 from redisforge.model.facts import EnvoyFacts
 from redisforge.model.topology import EnvoyInstance
 
@@ -53,10 +55,18 @@ class _ServerInfo(msgspec.Struct):
     state: str = ""
 
 
+Connect = Callable[[str, int], Awaitable[tuple[Any, Any]]]
+"""Opens a connection to (address, port) on the Envoy's host (fleet/transport.py); a reader and a writer."""
+
+
 async def observe_envoy(
-    envoy: EnvoyInstance, clusters: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S
+    envoy: EnvoyInstance,
+    clusters: Sequence[str],
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    connect: Connect = asyncio.open_connection,
 ) -> EnvoyFacts:
-    """Ask an Envoy on this machine for its version, state and the hosts of `clusters` (redis_cluster_names).
+    """Ask an Envoy for its version, state and the hosts of `clusters` (redis_cluster_names).
 
     Never raises for what an Envoy does or fails to do: `problem` says it. `hosts` is the union over
     `clusters`; when these do not agree with each other, `problem` says which one lags behind.
@@ -65,13 +75,14 @@ async def observe_envoy(
     try:
         async with asyncio.timeout(timeout_s):
             info_body, clusters_body = await asyncio.gather(
-                _get(envoy.admin_port, "/server_info"), _get(envoy.admin_port, "/clusters?format=json")
+                _get(connect, envoy.admin_port, "/server_info"),
+                _get(connect, envoy.admin_port, "/clusters?format=json"),
             )
     except TimeoutError:
         return EnvoyFacts(name=envoy.name, problem=f"admin port {where}: no answer within {timeout_s:g} s")
     except ConnectionRefusedError:
         return EnvoyFacts(name=envoy.name, problem=f"admin port {where}: connection refused, it does not run")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, HostError) as error:
         return EnvoyFacts(name=envoy.name, problem=f"admin port {where}: {error}")
     try:
         return _facts(envoy.name, clusters, info_body, clusters_body)
@@ -120,9 +131,9 @@ def _version(text: str) -> str:
     return parts[1] if len(parts) > 1 else text
 
 
-async def _get(port: int, path: str) -> bytes:
+async def _get(connect: Connect, port: int, path: str) -> bytes:
     """GET `path` and return the body. Raises OSError, or ValueError for anything but status 200."""
-    reader, writer = await asyncio.open_connection(_ADMIN_ADDRESS, port)
+    reader, writer = await connect(_ADMIN_ADDRESS, port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {_ADMIN_ADDRESS}\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()
@@ -136,10 +147,10 @@ async def _get(port: int, path: str) -> bytes:
     except asyncio.LimitOverrunError as error:
         raise ValueError("it does not speak HTTP") from error
     finally:
-        writer.transport.abort()
+        writer.close()
 
 
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
+async def _chunks(reader: Any) -> bytes:
     """A body in chunks (RFC 9112, 7.1): size in hex, CRLF, bytes, CRLF; size 0 ends it."""
     body = bytearray()
     while True:

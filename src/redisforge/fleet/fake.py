@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from redisforge.errors import HostError
-from redisforge.fleet.transport import CommandResult
+from redisforge.fleet.transport import CommandResult, Incoming, Outgoing
 from redisforge.model.facts import UnitFacts, UnitState
 from redisforge.model.unit import Unit, UnitFile
 
@@ -24,6 +24,8 @@ class FakeTransport:
         self._answer = answer
         self.files: dict[str, UnitFile] = {}
         self.commands: list[tuple[str, ...]] = []
+        self.carried: dict[str, str] = {}
+        """The folder that was carried, by where it lies."""
 
     async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
         """See Transport.run."""
@@ -58,6 +60,17 @@ class FakeTransport:
         """See Transport.free_bytes."""
         del path
         return 1 << 40
+
+    async def carry(self, source: str, target: str) -> bool:
+        """See Transport.carry. Only which folder went where is kept, in `carried`."""
+        if target in self.carried:
+            return False
+        self.carried[target] = source
+        return True
+
+    async def connect(self, address: str, port: int) -> tuple[Incoming, Outgoing]:
+        """See Transport.connect. Nothing listens on a host in memory."""
+        raise ConnectionRefusedError(f"{address}:{port}")
 
 
 class FakeRuntime:

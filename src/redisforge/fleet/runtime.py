@@ -85,6 +85,8 @@ class ProcessRuntime:
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start."""
+        for folder in dict.fromkeys(folder for unit in units for folder in unit.carried):
+            await self._transport.carry(folder.source, folder.target)
         await self._place_programs()
         await self.place(units)
         permitted = set(permit_blank)
@@ -98,6 +100,8 @@ class ProcessRuntime:
 
     async def place(self, units: Sequence[Unit]) -> None:
         """See Runtime.place."""
+        if beside := list(dict.fromkeys(file for unit in units for file in unit.beside)):
+            await self._transport.place(self._layout.folder, beside)
         for unit in units:
             files = [*unit.files, *_handoff_json(unit), _unit_json(unit)]
             if unit.guard:

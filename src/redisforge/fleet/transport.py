@@ -1,7 +1,7 @@
 """A transport carries commands and files to a host. A command is a tuple of arguments, never a shell line.
 
-`LocalTransport` is this machine; `FakeTransport` (fleet/fake.py) is a host in memory. Both pass the contract
-suite in tests/contract; a transport over SSH will have to pass the same.
+`LocalTransport` is this machine; `FakeTransport` (fleet/fake.py) is a host in memory. All pass the contract suite in
+tests/contract.
 """
 
 from __future__ import annotations
@@ -57,6 +57,56 @@ class Transport(Protocol):
 
     async def free_bytes(self, path: str) -> int:
         """Free space of the file system that `path` lies on, or would lie on."""
+        ...
+
+    async def carry(self, source: str, target: str) -> bool:
+        """Copy the folder `source` of the operator's machine to `target` on the host, whole or not at all.
+
+        A folder that is there already is left as it is. Returns whether anything was copied.
+        """
+        ...
+
+    async def connect(self, address: str, port: int) -> tuple[Incoming, Outgoing]:
+        """A TCP connection made on the host, to what may listen there on loopback only.
+
+        Raises OSError as asyncio.open_connection does, and HostError when the host itself cannot be reached.
+        """
+        ...
+
+
+class Incoming(Protocol):
+    """What is read from a connection; asyncio.StreamReader is one."""
+
+    async def read(self, n: int = -1, /) -> bytes:
+        """Up to `n` bytes; all until the end with -1."""
+        ...
+
+    async def readline(self) -> bytes:
+        """A line with its end."""
+        ...
+
+    async def readexactly(self, n: int, /) -> bytes:
+        """`n` bytes. Raises EOFError."""
+        ...
+
+    async def readuntil(self, separator: bytes, /) -> bytes:
+        """Until `separator`, which is included. Raises EOFError."""
+        ...
+
+
+class Outgoing(Protocol):
+    """What is written to a connection; asyncio.StreamWriter is one."""
+
+    def write(self, data: bytes, /) -> None:
+        """Queue bytes."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
         ...
 
 
@@ -132,6 +182,39 @@ class LocalTransport:
         while not existing.exists():
             existing = existing.parent
         return shutil.disk_usage(existing).free
+
+    async def carry(self, source: str, target: str) -> bool:
+        """See Transport.carry."""
+        return await asyncio.to_thread(_carry, source, target)
+
+    async def connect(self, address: str, port: int) -> tuple[Incoming, Outgoing]:
+        """See Transport.connect."""
+        return await asyncio.open_connection(address, port)
+
+
+def _carry(source: str, target: str) -> bool:
+    """Raises HostError."""
+    import tarfile
+    import tempfile
+
+    from redisforge.fleet.carry import beside, write_archive
+
+    if Path(target).exists():
+        return False
+    unfinished = Path(beside(target))
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        with tempfile.TemporaryFile() as archive:
+            write_archive(source, target, archive)
+            archive.seek(0)
+            with tarfile.open(fileobj=archive) as packed:
+                packed.extractall(unfinished, filter="tar")
+        unfinished.rename(target)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise HostError("cannot copy a folder", where=f"{LocalTransport.host}: {target}", why=str(error)) from error
+    return True
 
 
 def _place(path: Path, file: UnitFile) -> bool:

@@ -24,6 +24,8 @@ class UnitState(StrEnum):
     """Not started, because starting it could destroy data (see `reason`)."""
     ORPHANED = "orphaned"
     """Runs without a keeper: nothing would restart it."""
+    UNKNOWN = "unknown"
+    """Its host cannot be reached (see `reason`)."""
 
 
 class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):

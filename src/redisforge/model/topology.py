@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from redisforge.model.hosts import SshAccess
 from redisforge.model.secret import Secret
 
 EngineKind = Literal["redis", "valkey"]
@@ -48,11 +49,16 @@ class Engine(msgspec.Struct, frozen=True):
 
 
 class Host(msgspec.Struct, frozen=True):
-    """A machine that runs Units. `zone` is the failure domain that it shares with other hosts."""
+    """A machine that runs Units. `zone` is the failure domain that it shares with other hosts.
+
+    `ssh` is None for this machine; `folder` is where RedisForge keeps what it has on another one (absolute).
+    """
 
     name: str
     address: str
     zone: str
+    ssh: SshAccess | None = None
+    folder: str = ""
 
 
 class RedisNode(msgspec.Struct, frozen=True):
@@ -201,6 +207,10 @@ class Topology(msgspec.Struct, frozen=True):
     def node(self, name: str) -> RedisNode:
         """The node called `name`. Raises StopIteration."""
         return next(node for node in self.nodes if node.name == name)
+
+    def host(self, name: str) -> Host:
+        """The host called `name`. Raises StopIteration."""
+        return next(host for host in self.hosts if host.name == name)
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint called `name`, or None."""

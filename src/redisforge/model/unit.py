@@ -31,6 +31,13 @@ class UnitFile(msgspec.Struct, frozen=True):
         return self.content.reveal() if isinstance(self.content, Secret) else self.content
 
 
+class CarriedFolder(msgspec.Struct, frozen=True):
+    """A folder of programs that must be on the host: `source` on the operator's machine, `target` there (absolute)."""
+
+    source: str
+    target: str
+
+
 class DataGuard(msgspec.Struct, frozen=True):
     """What the keeper checks before it starts a Redis node, so that an empty master never wipes its replicas.
 
@@ -88,6 +95,11 @@ class Unit(msgspec.Struct, frozen=True):
     open_files: int = 100_000
     guard: DataGuard | None = None
     handoff: Handoff | None = None
+    carried: tuple[CarriedFolder, ...] = ()
+    """What must be brought to the host before it can start; empty where the programs are at hand."""
+    beside: tuple[UnitFile, ...] = ()
+    """Files relative to the cluster's folder on the host: its certificates, where they are not made. A running process
+    is told of changed ones, or reads them again; so they are in neither hash."""
 
     @property
     def config_hash(self) -> str:

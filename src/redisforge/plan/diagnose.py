@@ -72,6 +72,11 @@ def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
                 severity="warning", where=name, what="runs without its keeper: nothing would restart it",
                 next_step="`redisforge up` gives it a keeper again",
             )  # fmt: skip
+        elif unit and state is UnitState.UNKNOWN:
+            yield Problem(
+                severity="critical", where=name, what=f"its host cannot be reached: {unit.reason}",
+                next_step="bring the host back, or the way to it",
+            )  # fmt: skip
         elif state in (UnitState.STOPPED, UnitState.ABSENT):
             yield Problem(severity="critical", where=name, what="does not run", next_step="`redisforge up` starts it")
 

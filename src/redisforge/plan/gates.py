@@ -20,10 +20,11 @@ Reasons = tuple[str, ...]
 def nodes_answer(topology: Topology, facts: Facts) -> Reasons:
     """Every node that runs answers, and every Envoy's admin port does.
 
-    Nodes without a Unit of ours (init-cluster) must answer too; one that its guard holds back cannot.
+    Nodes without a Unit of ours (init-cluster) must answer too; one that its guard holds back cannot, and of those on a
+    host that cannot be reached nobody knows whether they run.
     """
     reasons: list[str] = []
-    silent = (UnitState.ABSENT, UnitState.STOPPED, UnitState.HELD)
+    silent = (UnitState.ABSENT, UnitState.STOPPED, UnitState.HELD, UnitState.UNKNOWN)
     for node in topology.nodes:
         seen, unit = facts.nodes[node.name], facts.units.get(node.name)
         ours = node.managed and bool(facts.units)

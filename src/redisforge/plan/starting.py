@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from redisforge.errors import RefusedError
+from redisforge.errors import HostError, RefusedError
 from redisforge.model.facts import Facts, PeerView, UnitState
 from redisforge.model.slots import describe, subtract
 from redisforge.model.steps import Gate, Phase, StartUnit, Step
@@ -43,8 +43,16 @@ class Wishes(msgspec.Struct, frozen=True):
 
 
 def start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
+    """The next Units to start; None when every Unit runs.
+
+    Raises:
+        RefusedError: a node lost its data and no replica has it; or its members were all forgotten.
+        HostError: hosts cannot be reached. What has data on the others has been started before, so that whatever can
+            serve does; nothing starts blank, since those that cannot be asked may expect its slots.
+    """
     redis_names = {node.name for node in topology.nodes}
-    down = [name for name in wishes.config_hashes if not _runs(facts, name)]
+    unknown = [name for name in wishes.config_hashes if _is_unknown(facts, name)]
+    down = [name for name in wishes.config_hashes if not _runs(facts, name) and name not in unknown]
     if _is_forming(facts):
         down = [name for name in down if name in redis_names]
     down_nodes = [name for name in down if name in redis_names]
@@ -56,9 +64,12 @@ def start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | Non
             StartUnit(unit=name, permit_blank=True, why="its loss of data was accepted") for name in sorted(accepted)
         )
         return Phase(title="start nodes whose loss was accepted", steps=steps, gate=gate)
-    if members:
+    envoys_only = bool(unknown) and not down_nodes and bool(down) and not _is_forming(facts)
+    if members or envoys_only:
         wave = [*members, *(name for name in down if name not in redis_names)]
         return Phase(title="start nodes that have data", steps=_starts(wave, frozenset()), gate=gate)
+    if unknown:
+        raise _unreachable(topology, facts, unknown)
     if not down:
         return _start_held(topology, facts, wishes)
     if facts.units and gates.nodes_answer(topology, facts):
@@ -133,6 +144,24 @@ def _starts(names: list[str], blank: frozenset[str]) -> tuple[Step, ...]:
 def _runs(facts: Facts, name: str) -> bool:
     unit = facts.units.get(name)
     return unit is not None and unit.state in (UnitState.RUNNING, UnitState.BACKOFF, UnitState.HELD)
+
+
+def _is_unknown(facts: Facts, name: str) -> bool:
+    unit = facts.units.get(name)
+    return unit is not None and unit.state is UnitState.UNKNOWN
+
+
+def _unreachable(topology: Topology, facts: Facts, names: list[str]) -> HostError:
+    host_of = {unit.name: unit.host for unit in (*topology.nodes, *topology.envoys)}
+    reasons = {host_of[name]: facts.units[name].reason for name in names}
+    hosts = ", ".join(sorted(reasons))
+    return HostError(
+        f"{hosts} cannot be reached",
+        where=", ".join(names),
+        why="\n".join(reasons[host] for host in sorted(reasons)),
+        next_step="what has data on the other hosts runs; bring the host back, or the way to it, and run "
+        "`redisforge up` again",
+    )
 
 
 def _is_held(facts: Facts, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,12 @@ import msgspec
 
 from redisforge.disk import PUBLIC_MODE, write_file
 from redisforge.errors import HostError, NotFoundError, RedisForgeError
+from redisforge.fleet.hosts import HostsRuntime, Site
 from redisforge.fleet.runtime import ProcessRuntime, Runtime
-from redisforge.fleet.transport import LocalTransport, Transport
+from redisforge.fleet.transport import LocalTransport
+from redisforge.model.hosts import SshAccess
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.topology import Credentials, Topology, UserRole
+from redisforge.model.topology import Credentials, Host, Topology, UserRole
 from redisforge.redis.connection import Login
 
 DEFAULT_NAME = "main"
@@ -21,6 +24,8 @@ DEFAULT_NAME = "main"
 _NAME_LINE = re.compile(r"""^name:[ \t]+(["']?)([a-z0-9-]+)\1[ \t]*(?:#.*)?\r?$""", re.MULTILINE)
 _NAME_WITHIN_BYTES = 256 * 1024
 """As much as a declaration may have (config/yaml_lines.py)."""
+REMOTE_PYTHON = "python3"
+"""What keeps processes on another host (fleet/keeper.py): whichever is in its PATH, 3.9 or newer."""
 OPERATOR_CERTIFICATE = "operator"
 """The name of the certificate with which RedisForge itself connects to nodes."""
 
@@ -31,8 +36,23 @@ class Cluster(msgspec.Struct, frozen=True):
     topology: Topology
     layout: ClusterLayout
     credentials: Credentials
-    transport: Transport
+    sites: Mapping[str, Site]
+    """Where Units run, by the name of the host; hosts without an `ssh` are all this machine."""
     runtime: Runtime
+    """All of the sites as one."""
+
+    def site_of(self, unit_name: str) -> Site:
+        """The site of a declared Unit. Raises StopIteration."""
+        units = (*self.topology.nodes, *self.topology.envoys)
+        return self.sites[next(unit.host for unit in units if unit.name == unit_name)]
+
+    def unit_folder(self, unit_name: str) -> str:
+        """The folder of a declared Unit on its host."""
+        return self.site_of(unit_name).layout.unit(unit_name)
+
+    def is_here(self, unit_name: str) -> bool:
+        """Whether a declared Unit runs on this machine, under the cluster's own folder."""
+        return self.site_of(unit_name).layout == self.layout
 
     def operator_login(self) -> Login:
         """How RedisForge logs in to the nodes themselves."""
@@ -142,9 +162,50 @@ def existing_layout(home: Path, name: str | None) -> ClusterLayout:
 
 
 def make_cluster(topology: Topology, layout: ClusterLayout, credentials: Credentials) -> Cluster:
-    """A Cluster of this machine."""
+    """A Cluster with a way to each of its hosts. Nothing is connected yet."""
+    sites = make_sites(topology, layout)
+    distinct = list({id(site): site for site in sites.values()}.values())
+    if len(distinct) == 1:
+        return Cluster(topology, layout, credentials, sites, distinct[0].runtime)
+    places = {unit.name: sites[unit.host] for unit in (*topology.own_nodes, *topology.envoys)}
+    return Cluster(topology, layout, credentials, sites, HostsRuntime(distinct, places))
+
+
+def make_sites(topology: Topology, layout: ClusterLayout) -> dict[str, Site]:
+    """The site of every host, by name."""
     transport = LocalTransport()
-    return Cluster(topology, layout, credentials, transport, ProcessRuntime(transport, layout))
+    here = Site("this machine", transport, layout, ProcessRuntime(transport, layout))
+    sites = {unit.host: here for unit in (*topology.own_nodes, *topology.envoys)}
+    return sites | {
+        host.name: here if host.ssh is None else _remote_site(host, topology, layout) for host in topology.hosts
+    }
+
+
+def _remote_site(host: Host, topology: Topology, layout: ClusterLayout) -> Site:
+    from redisforge.fleet.ssh import SshTransport
+
+    there = host_layout(host, topology.name, layout)
+    transport = SshTransport(host.name, host.address, host.ssh or SshAccess())
+    return Site(host.name, transport, there, ProcessRuntime(transport, there, python=REMOTE_PYTHON))
+
+
+def host_layout(host: Host, cluster_name: str, layout: ClusterLayout) -> ClusterLayout:
+    """The paths of a cluster's folder on a host; `layout` is that on this machine."""
+    return layout if host.ssh is None else ClusterLayout(f"{host.folder}/clusters/{cluster_name}")
+
+
+def programs_folder(host: Host) -> str:
+    """Where the programs lie that were carried to a host; all clusters there share them."""
+    return f"{host.folder}/programs"
+
+
+async def remove_from_hosts(cluster: Cluster) -> None:
+    """Delete the cluster's folder on every other host, keys and data with it. Raises HostError.
+
+    The programs stay: other clusters may run with them.
+    """
+    remote = {site.name: site for site in cluster.sites.values() if site.layout != cluster.layout}
+    await asyncio.gather(*(site.transport.remove(site.layout.folder) for site in remote.values()))
 
 
 def open_cluster(home: Path, name: str | None) -> Cluster:

@@ -16,7 +16,7 @@ from redisforge.fleet.lock import cluster_lock
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import Gate, Phase, Plan, StopUnit
 from redisforge.model.topology import Role, Topology
-from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.cluster import Cluster, remove_from_hosts
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.run import Progress
 
@@ -50,6 +50,7 @@ def down(cluster: Cluster, progress: Progress, *, purge: bool = False) -> Lowere
             raise
         journal.write_end(what=cluster.topology.name, seconds=time.monotonic() - began)
         if purge:
+            asyncio.run(remove_from_hosts(cluster))
             _purge(Path(layout.folder))
             progress(f"deleted {layout.folder}")
     return Lowered(stopped=stopped, purged=purge, seconds=time.monotonic() - began)
@@ -66,7 +67,7 @@ async def _look(cluster: Cluster) -> Facts:
 
 
 def _plan(topology: Topology, facts: Facts) -> Plan:
-    idle = (UnitState.STOPPED, UnitState.ABSENT)
+    idle = (UnitState.STOPPED, UnitState.ABSENT, UnitState.UNKNOWN)
     running = {name for name, unit in facts.units.items() if unit.state not in idle}
     envoys = {envoy.name for envoy in topology.envoys}
     masters = {node.name for node in facts.reachable_nodes() if node.role is Role.MASTER}
@@ -99,6 +100,14 @@ async def _stop_all(cluster: Cluster, journal: Journal, progress: Progress) -> t
         progress(f"{phase.title} ({', '.join(names)}): {seconds:.2f} s")
         stopped.extend(names)
     left = await cluster.runtime.observe()
+    unknown = [f"{unit.name}: {unit.reason}" for unit in left.values() if unit.state is UnitState.UNKNOWN]
+    if unknown:
+        raise HostError(
+            "some hosts cannot be reached",
+            where=cluster.topology.name,
+            why="\n".join(unknown),
+            next_step="everything else is stopped; bring the hosts back and run `redisforge down` again",
+        )
     alive = [f"{unit.name} (process {unit.pid})" for unit in left.values() if unit.pid or unit.keeper_pid]
     if alive:
         raise HostError(

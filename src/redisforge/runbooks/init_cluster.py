@@ -15,7 +15,6 @@ import msgspec
 from redisforge.errors import GateError, NodeError, RefusedError, UsageError
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.runtime import NoRuntime
-from redisforge.fleet.transport import LocalTransport
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.steps import Plan
@@ -250,4 +249,4 @@ def _bare_topology(nodes: tuple[RedisNode, ...], hosts: tuple[Host, ...], shards
 
 def _foreign_cluster(topology: Topology) -> Cluster:
     layout = ClusterLayout(os.devnull)
-    return Cluster(topology, layout, Credentials({}), LocalTransport(), NoRuntime())
+    return Cluster(topology, layout, Credentials({}), {}, NoRuntime())

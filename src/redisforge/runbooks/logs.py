@@ -1,20 +1,103 @@
-"""`logs`: what the Units wrote, the end of it or as it comes."""
+"""`logs`: what the Units wrote, the end of it or as it comes, from every host that they run on."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
-from redisforge.errors import NotFoundError
+from redisforge.errors import HostError, NotFoundError
+from redisforge.fleet.transport import Transport
 from redisforge.runbooks.cluster import Cluster
 
 _FOLLOW_PAUSE_S = 0.2
+_REMOTE_LIMIT_S = 15.0
 _TAIL_BYTES_PER_LINE = 400
+_ONCE_BYTES = 1 << 20
+"""As much is fetched at a time while a log is followed; the rest comes with the next look."""
 
 
-def unit_logs(cluster: Cluster, unit_name: str | None) -> dict[str, Path]:
-    """The log file of one Unit, or of all, by Unit name. Raises NotFoundError for an unknown Unit."""
+class Log(Protocol):
+    """A log file somewhere. An absent one is empty."""
+
+    def last_lines(self, line_count: int) -> list[str]:
+        """The last lines of a file of any size."""
+        ...
+
+    def size_bytes(self) -> int:
+        """How long it is now."""
+        ...
+
+    def read(self, offset: int, byte_count: int) -> bytes:
+        """Bytes from `offset` on."""
+        ...
+
+
+class LocalLog:
+    """A log on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def last_lines(self, line_count: int) -> list[str]:
+        """See Log.last_lines."""
+        size = self.size_bytes()
+        start = max(0, size - line_count * _TAIL_BYTES_PER_LINE)
+        text = self.read(start, size - start).decode("utf-8", errors="replace")
+        return text.splitlines()[-line_count:] if line_count else []
+
+    def size_bytes(self) -> int:
+        """See Log.size_bytes."""
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, offset: int, byte_count: int) -> bytes:
+        """See Log.read."""
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(offset)
+                return stream.read(byte_count)
+        except FileNotFoundError:
+            return b""
+
+
+class RemoteLog:
+    """A log on another host, read by commands that every Linux has. `runner` keeps the connection between them."""
+
+    def __init__(self, transport: Transport, path: str, runner: asyncio.Runner) -> None:
+        self._transport = transport
+        self._path = path
+        self._runner = runner
+
+    def last_lines(self, line_count: int) -> list[str]:
+        """See Log.last_lines. A host that cannot be reached says so in the place of its lines."""
+        try:
+            return self._output("tail", "-n", str(line_count), self._path).splitlines() if line_count else []
+        except HostError as error:
+            return [f"({error.where}: {error.what}: {error.why})"]
+
+    def size_bytes(self) -> int:
+        """See Log.size_bytes. Raises HostError."""
+        text = self._output("stat", "-c", "%s", self._path).strip()
+        return int(text) if text.isdigit() else 0
+
+    def read(self, offset: int, byte_count: int) -> bytes:
+        """See Log.read. Raises HostError."""
+        end = ("iflag=skip_bytes,count_bytes", f"skip={offset}", f"count={byte_count}", "status=none")
+        return self._output("dd", f"if={self._path}", *end).encode()
+
+    def _output(self, *argv: str) -> str:
+        """What the command says; nothing if it fails, which it does for a file that is not there."""
+        result = self._runner.run(self._transport.run(argv, timeout_s=_REMOTE_LIMIT_S, check=False))
+        return result.stdout if result.exit_status == 0 else ""
+
+
+def unit_logs(cluster: Cluster, unit_name: str | None, runner: asyncio.Runner) -> dict[str, Log]:
+    """The log of one Unit, or of all, by Unit name. Raises NotFoundError for an unknown Unit."""
     names = cluster.unit_names()
     if unit_name is not None and unit_name not in names:
         raise NotFoundError(
@@ -22,46 +105,31 @@ def unit_logs(cluster: Cluster, unit_name: str | None) -> dict[str, Path]:
             where=cluster.topology.name,
             next_step=f"the units are: {', '.join(names)}",
         )
-    chosen = [unit_name] if unit_name else names
-    return {name: Path(cluster.runtime.log_path(name)) for name in chosen}
+    return {name: _log_of(cluster, name, runner) for name in ([unit_name] if unit_name else names)}
 
 
-def last_lines(path: Path, line_count: int) -> list[str]:
-    """The last lines of a file of any size; an absent file has none."""
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - line_count * _TAIL_BYTES_PER_LINE))
-            text = stream.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    return text.splitlines()[-line_count:] if line_count else []
+def _log_of(cluster: Cluster, name: str, runner: asyncio.Runner) -> Log:
+    path = cluster.runtime.log_path(name)
+    if cluster.is_here(name):
+        return LocalLog(Path(path))
+    return RemoteLog(cluster.site_of(name).transport, path, runner)
 
 
-def follow(logs: dict[str, Path]) -> Iterator[tuple[str, str]]:
+def follow(logs: Mapping[str, Log]) -> Iterator[tuple[str, str]]:
     """(Unit, line) for every line written from now on, until the caller stops. A file cut short is read anew."""
-    offsets = {name: _size(path) for name, path in logs.items()}
-    rests = dict.fromkeys(logs, "")
+    offsets = {name: log.size_bytes() for name, log in logs.items()}
+    rests = dict.fromkeys(logs, b"")
     while True:
         quiet = True
-        for name, path in logs.items():
-            size = _size(path)
+        for name, log in logs.items():
+            size = log.size_bytes()
             if size < offsets[name]:
-                offsets[name], rests[name] = 0, ""
+                offsets[name], rests[name] = 0, b""
             if size > offsets[name]:
                 quiet = False
-                with path.open("rb") as stream:
-                    stream.seek(offsets[name])
-                    chunk = stream.read(size - offsets[name])
-                offsets[name] += len(chunk)
-                *lines, rests[name] = (rests[name] + chunk.decode("utf-8", errors="replace")).split("\n")
-                yield from ((name, line) for line in lines)
+                chunk = log.read(offsets[name], min(size - offsets[name], _ONCE_BYTES))
+                offsets[name] += min(size - offsets[name], _ONCE_BYTES)
+                *lines, rests[name] = (rests[name] + chunk).split(b"\n")
+                yield from ((name, line.decode("utf-8", errors="replace")) for line in lines)
         if quiet:
             time.sleep(_FOLLOW_PAUSE_S)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -71,7 +71,12 @@ class Observer:
         topology = self._cluster.topology
         seen = await asyncio.gather(
             *(
-                observe_envoy(envoy, redis_cluster_names(topology, envoy.name), timeout_s=self._timeout_s)
+                observe_envoy(
+                    envoy,
+                    redis_cluster_names(topology, envoy.name),
+                    timeout_s=self._timeout_s,
+                    connect=self._cluster.sites[envoy.host].transport.connect,
+                )
                 for envoy in topology.envoys
             )
         )

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 
 from redisforge.errors import BinaryError
-from redisforge.fleet.binaries import EngineBinary
+from redisforge.fleet.binaries import EngineBinary, cache_folder
 from redisforge.fleet.binaries.identify import identify_engine
 from redisforge.render.settings import read_conf
-from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.cluster import Cluster, programs_folder
 
 
 class _UnitDocument(msgspec.Struct):
@@ -21,7 +21,7 @@ class _UnitDocument(msgspec.Struct):
 
 
 class PlacedNode(msgspec.Struct, frozen=True):
-    """A node that RedisForge runs, as its Unit's folder has it."""
+    """A node that RedisForge runs, as its Unit's folder has it. `server_path` is the program on this machine."""
 
     name: str
     server_path: str
@@ -30,15 +30,22 @@ class PlacedNode(msgspec.Struct, frozen=True):
 
 async def placed_node(cluster: Cluster, name: str) -> PlacedNode | None:
     """The placed files of one node; None if nothing is placed, or it cannot be read. Raises HostError."""
-    folder = cluster.layout.unit(name)
-    unit, conf = await asyncio.gather(
-        cluster.transport.read(f"{folder}/unit.json"), cluster.transport.read(f"{folder}/redis.conf")
-    )
+    folder, transport = cluster.unit_folder(name), cluster.site_of(name).transport
+    unit, conf = await asyncio.gather(transport.read(f"{folder}/unit.json"), transport.read(f"{folder}/redis.conf"))
     try:
         argv = msgspec.json.decode(unit or "", type=_UnitDocument).argv
     except msgspec.DecodeError:
         return None
-    return PlacedNode(name, argv[0], read_conf(conf or ""))
+    return PlacedNode(name, local_program(cluster, name, argv[0]), read_conf(conf or ""))
+
+
+def local_program(cluster: Cluster, unit_name: str, path: str) -> str:
+    """Where the program that a Unit has at `path` on its host lies on this machine: the two are copies (units.py)."""
+    host = next((h for h in cluster.topology.hosts if cluster.sites[h.name] is cluster.site_of(unit_name)), None)
+    carried = f"{programs_folder(host)}/" if host and host.ssh is not None else ""
+    if not carried or not path.startswith(carried):
+        return path
+    return str(cache_folder(os.environ) / path.removeprefix(carried))
 
 
 def placed_nodes(cluster: Cluster) -> dict[str, PlacedNode]:

@@ -37,13 +37,21 @@ def check_cluster_folder(layout: ClusterLayout) -> None:
     folder.chmod(0o700)
 
 
+def units_here(topology: Topology) -> frozenset[str]:
+    """The Units that run on this machine, which can be looked at without asking a host."""
+    remote = {host.name for host in topology.hosts if host.ssh is not None}
+    return frozenset(unit.name for unit in (*topology.own_nodes, *topology.envoys) if unit.host not in remote)
+
+
 def check_space(layout: ClusterLayout, topology: Topology) -> None:
     """There is room for the nodes that were never placed. Raises HostError.
 
     Those that are there already have what they began with: a disk that filled up since is no reason not to look
     after them, and `status` tells of nodes that cannot write.
     """
-    new = [node.name for node in topology.own_nodes if not Path(layout.unit(node.name)).exists()]
+    here = units_here(topology)
+    new = [name for name in (node.name for node in topology.own_nodes) if name in here]
+    new = [name for name in new if not Path(layout.unit(name)).exists()]
     free = shutil.disk_usage(layout.folder).free
     needed = _BYTES_PER_NODE * len(new)
     if new and free < needed:
@@ -102,16 +110,22 @@ def _bind(node: RedisNode) -> tuple[str, int, int]:
     return node.address, node.port, node.bus_port
 
 
+def was_raised(layout: ClusterLayout) -> bool:
+    """Whether this cluster may run, or have data, here or on other hosts. `up` records it before anything starts."""
+    return Path(layout.units).exists() or Path(layout.topology).exists()
+
+
 def refuse_fewer_nodes(topology: Topology, layout: ClusterLayout) -> None:
     """A cluster is not made smaller by declaring fewer nodes. Raises RefusedError naming those that are left out."""
     if not Path(layout.topology).exists():
         return
     recorded = read_topology(layout)
-    declared = {node.name for node in topology.nodes}
+    declared, here = {node.name for node in topology.nodes}, units_here(recorded)
     left_out = [
         node.name
-        for node in recorded.nodes
-        if node.name not in declared and Path(layout.unit(node.name), "data", "nodes.conf").exists()
+        for node in recorded.own_nodes
+        if node.name not in declared
+        and (node.name not in here or Path(layout.unit(node.name), "data", "nodes.conf").exists())
     ]
     if left_out:
         raise RefusedError(
@@ -124,12 +138,16 @@ def refuse_fewer_nodes(topology: Topology, layout: ClusterLayout) -> None:
 
 
 def check_ports(topology: Topology, layout: ClusterLayout, facts: Facts) -> None:
-    """The ports of every Unit that does not run are free. Raises HostError naming all that are not."""
+    """The ports of every Unit of this machine that does not run are free. Raises HostError naming all that are not.
+
+    On other hosts a port that is taken is found by the server itself, which says so as it ends.
+    """
     idle = (UnitState.ABSENT, UnitState.STOPPED)
     taken: list[str] = []
+    here = units_here(topology)
     for name, address, port in _declared_ports(topology):
         seen = facts.units.get(name)
-        if (seen is None or seen.state in idle) and (problem := bind_problem(address, port)):
+        if name in here and (seen is None or seen.state in idle) and (problem := bind_problem(address, port)):
             taken.append(f"{name} needs {address}:{port}: {problem}{_other_cluster(layout, port)}")
     if taken:
         raise HostError(

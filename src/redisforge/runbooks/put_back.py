@@ -25,7 +25,7 @@ from redisforge.plan.upgrade import Upgrade, is_upgraded
 from redisforge.render.redis_conf import CLUSTER_CONFIG_FILE
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
-from redisforge.runbooks.placed import PlacedNode, engines_of
+from redisforge.runbooks.placed import PlacedNode, engines_of, local_program
 from redisforge.runbooks.run import Progress, log_tail
 from redisforge.runbooks.units import Programs, build_units
 from redisforge.runbooks.work import KEPT_IDENTITY
@@ -95,13 +95,13 @@ class PutBack:
 
     async def _give_identity_back(self, name: str) -> None:
         await self._cluster.runtime.stop([name])
-        folder = self._cluster.layout.unit(name)
-        if (kept := await self._cluster.transport.read(f"{folder}/{KEPT_IDENTITY}")) is not None:
-            await self._cluster.transport.place(f"{folder}/data", [UnitFile(CLUSTER_CONFIG_FILE, kept)])
+        folder, transport = self._cluster.unit_folder(name), self._cluster.site_of(name).transport
+        if (kept := await transport.read(f"{folder}/{KEPT_IDENTITY}")) is not None:
+            await transport.place(f"{folder}/data", [UnitFile(CLUSTER_CONFIG_FILE, kept)])
 
     def _old_unit(self, name: str, master: NodeFacts | None) -> Unit:
         """The node's Unit with the program that it had, or, after a run that was cut off, that its master has."""
-        new_path = self._units[name].argv[0]
+        new_path = local_program(self._cluster, name, self._units[name].argv[0])
         candidates = [name, *([master.name] if master else []), *self._before]
         node = next(
             self._before[n] for n in candidates if n in self._before and self._before[n].server_path != new_path
@@ -118,7 +118,7 @@ class PutBack:
         await runtime.stop([name])
         if blank:
             for file in _DATA_FILES:
-                await self._cluster.transport.remove(f"{unit.folder}/data/{file}")
+                await self._cluster.site_of(name).transport.remove(f"{unit.folder}/data/{file}")
         await runtime.start([unit])
         deadline, loading_deadline = time.monotonic() + _IN_SYNC_LIMIT_S, time.monotonic() + _LOADING_LIMIT_S
         while True:

@@ -210,7 +210,7 @@ class Runner:
 
 async def log_tail(cluster: Cluster, unit_name: str) -> str:
     """The last lines that a Unit wrote."""
-    text = await cluster.transport.read(cluster.runtime.log_path(unit_name)) or ""
+    text = await cluster.site_of(unit_name).transport.read(cluster.runtime.log_path(unit_name)) or ""
     return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:]) or "its log is empty"
 
 

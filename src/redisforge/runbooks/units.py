@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path, PurePosixPath
 
 import msgspec
+from msgspec.structs import replace
 
-from redisforge.fleet.binaries import EngineBinary, EnvoyBinary
+from redisforge.errors import CertificateError
+from redisforge.fleet.binaries import EngineBinary, EnvoyBinary, entry_folder
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.topology import Credentials, EnvoyInstance, RedisNode, Topology, UserRole
-from redisforge.model.unit import DataGuard, Handoff, Unit, UnitFile
+from redisforge.model.secret import Secret
+from redisforge.model.topology import Credentials, EnvoyInstance, Host, RedisNode, Topology, UserRole
+from redisforge.model.unit import CarriedFolder, DataGuard, Handoff, Unit, UnitFile
 from redisforge.render.acl import render_users_acl
 from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
 from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
 from redisforge.render.settings import untold_text
-from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE
+from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE, host_layout, programs_folder
 
 _SAVE_ON_STOP_GRACE_S = 600.0
 """Without AOF a node writes its whole data set when it is told to stop; killing it then would lose the writes
@@ -45,15 +49,68 @@ def build_units(
         ConfigError: a value that a configuration file cannot hold.
         BinaryError: an endpoint needs a newer Envoy.
     """
+    here = _OnHost(layout, programs)
+    hosts = {host.name: _on_host(host, topology.name, here) for host in topology.hosts if host.ssh is not None}
     acl = render_users_acl(
         topology.users,
         {user.name: _sha256(credentials.password(user.name).reveal()) for user in topology.users},
         programs.engine.kind,
         programs.engine.version,
     )
-    nodes = [_redis_unit(topology, layout, credentials, programs, node, acl) for node in topology.own_nodes]
-    envoys = [_envoy_unit(topology, layout, credentials, programs, envoy) for envoy in topology.envoys]
-    return {unit.name: unit for unit in (*nodes, *envoys)}
+    nodes = [_redis_unit(topology, hosts.get(node.host, here), credentials, node, acl) for node in topology.own_nodes]
+    envoys = [_envoy_unit(topology, hosts.get(envoy.host, here), credentials, envoy) for envoy in topology.envoys]
+    return {unit.name: _with_luggage(unit, here) if unit.host in hosts else unit for unit in (*nodes, *envoys)}
+
+
+class _OnHost(msgspec.Struct, frozen=True):
+    """A cluster's folder on one machine, and the programs as they lie there."""
+
+    layout: ClusterLayout
+    programs: Programs
+
+
+def _on_host(host: Host, cluster_name: str, here: _OnHost) -> _OnHost:
+    engine, envoy = here.programs.engine, here.programs.envoy
+    there = Programs(
+        replace(engine, server_path=_path_on(host, engine.server_path)),
+        replace(envoy, path=_path_on(host, envoy.path)),
+    )
+    return _OnHost(host_layout(host, cluster_name, here.layout), there)
+
+
+def _path_on(host: Host, path: str) -> str:
+    """Where a program lies on a host: programs of the cache are carried there, others are expected at the same path."""
+    entry = entry_folder(Path(path))
+    return path if entry is None else f"{programs_folder(host)}/{entry.name}/{Path(path).relative_to(entry)}"
+
+
+def _with_luggage(unit: Unit, here: _OnHost) -> Unit:
+    """The Unit with what must be brought to its host. Raises CertificateError when its certificate cannot be read."""
+    layout, programs = here.layout, here.programs
+    path = programs.engine.server_path if unit.kind == "redis" else programs.envoy.path
+    entry, target = entry_folder(Path(path)), unit.argv[0]
+    carried = (
+        () if entry is None else (CarriedFolder(str(entry), target.removesuffix(f"/{Path(path).relative_to(entry)}")),)
+    )
+    certificates = (
+        (layout.ca_certificate, 0o644),
+        (layout.certificate(unit.name), 0o644),
+        (layout.key(unit.name), 0o600),
+    )
+    beside = tuple(
+        UnitFile(str(PurePosixPath(source).relative_to(layout.folder)), _certificate_text(source, mode), mode)
+        for source, mode in certificates
+    )
+    return replace(unit, carried=carried, beside=beside)
+
+
+def _certificate_text(path: str, mode: int) -> str | Secret:
+    """The text of a certificate, or of a key (a Secret)."""
+    try:
+        text = Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CertificateError("a certificate cannot be read", where=path, why=str(error)) from error
+    return text if mode == 0o644 else Secret(text)
 
 
 def certificate_names(topology: Topology) -> dict[str, tuple[str, ...]]:
@@ -65,12 +122,12 @@ def certificate_names(topology: Topology) -> dict[str, tuple[str, ...]]:
 
 def _redis_unit(
     topology: Topology,
-    layout: ClusterLayout,
+    there: _OnHost,
     credentials: Credentials,
-    programs: Programs,
     node: RedisNode,
     acl: str,
 ) -> Unit:
+    layout, programs = there.layout, there.programs
     folder = layout.unit(node.name)
     replication = topology.user(UserRole.REPLICATION).name
     monitor = topology.user(UserRole.MONITOR).name
@@ -165,11 +222,11 @@ def _major_minor(version: str) -> tuple[int, ...]:
 
 def _envoy_unit(
     topology: Topology,
-    layout: ClusterLayout,
+    there: _OnHost,
     credentials: Credentials,
-    programs: Programs,
     envoy: EnvoyInstance,
 ) -> Unit:
+    layout, programs = there.layout, there.programs
     folder = layout.unit(envoy.name)
     context = EnvoyContext(
         topology=topology,

@@ -34,7 +34,7 @@ from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import refuse_older
-from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, record_topology
+from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, record_topology, remove_from_hosts
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
@@ -45,6 +45,7 @@ from redisforge.runbooks.preflight import (
     check_ports,
     check_space,
     refuse_fewer_nodes,
+    was_raised,
 )
 from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.smoke import SmokeTest
@@ -88,7 +89,7 @@ def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Pro
     began = time.monotonic()
     layout = cluster_layout(home, wanted.topology.name)
     _check_names(wanted)
-    existed, fresh = Path(layout.folder).exists(), not Path(layout.units).exists()
+    existed, fresh = Path(layout.folder).exists(), not was_raised(layout)
     with cluster_lock(Path(layout.lock), "up"):
         try:
             cluster, units, programs = _prepare(wanted, layout, environment, progress)
@@ -102,7 +103,7 @@ def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Pro
                 journal.write_end(error, what=wanted.topology.name, seconds=time.monotonic() - began)
                 raise
         except BaseException:
-            if not existed and not Path(layout.units).exists():
+            if not existed and not was_raised(layout):
                 _take_back_folder(layout)
             raise
         seconds = time.monotonic() - began
@@ -202,7 +203,7 @@ def _refuse_other_passwords(wanted: Wanted, layout: ClusterLayout) -> None:
     """The supplied passwords are those of the cluster, once it has been raised. Raises SecretError."""
     from redisforge.security.secrets import changed_users
 
-    if Path(layout.units).exists() and (changed := changed_users(wanted.topology, wanted.passwords, layout)):
+    if was_raised(layout) and (changed := changed_users(wanted.topology, wanted.passwords, layout)):
         raise SecretError(
             "a password is not the one that the running cluster uses",
             where=", ".join(changed),
@@ -246,7 +247,7 @@ async def _converge(
             )
             record_topology(cluster)
         except RedisForgeError as error:
-            if site.fresh and not runner.gave_slots and not isinstance(error, GateError):
+            if site.fresh and not facts.units and not runner.gave_slots and not isinstance(error, GateError):
                 await _take_back(cluster, runner.started, progress)
             raise
         smoke = await SmokeTest(cluster_doors(cluster), secrets.token_hex(4)).run(cluster.topology.name)
@@ -266,6 +267,7 @@ async def _take_back(cluster: Cluster, started: set[str], progress: Progress) ->
     progress("taking back what was started …")
     await cluster.runtime.stop(sorted(started))
     await cluster.runtime.remove(sorted(started))
+    await remove_from_hosts(cluster)
     _take_back_folder(cluster.layout)
 
 

@@ -26,7 +26,7 @@ from redisforge.runbooks.change import Verb
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.placed import placed_nodes
-from redisforge.runbooks.preflight import check_configuration
+from redisforge.runbooks.preflight import check_configuration, units_here
 from redisforge.runbooks.put_back import PutBack
 from redisforge.runbooks.run import Progress
 from redisforge.runbooks.units import Programs, build_units
@@ -112,7 +112,7 @@ async def _try_data(cluster: Cluster, engine: EngineBinary, facts: Facts, progre
     """Let the new version read a copy of a replica's data; returns what was found. Raises RefusedError, HostError."""
     node = _sample(cluster.topology, facts)
     if node is None:
-        return "the data was not tried with the new version: there is none"
+        return "the data was not tried with the new version: there is none on this machine"
     progress(f"trying {engine.kind} {engine.version} with a copy of the data of {node.name} …")
     found = await check_data(engine, f"{cluster.layout.unit(node.name)}/data", node.used_memory_bytes)
     if found.skipped:
@@ -128,6 +128,7 @@ async def _try_data(cluster: Cluster, engine: EngineBinary, facts: Facts, progre
 
 
 def _sample(topology: Topology, facts: Facts) -> NodeFacts | None:
-    """The smallest node that holds something, a replica if there is one."""
-    filled = [facts.nodes[node.name] for node in topology.nodes if facts.nodes[node.name].keys]
+    """The smallest node of this machine that holds something, a replica if there is one."""
+    here = units_here(topology)
+    filled = [facts.nodes[node.name] for node in topology.nodes if facts.nodes[node.name].keys and node.name in here]
     return min(filled, key=lambda node: (node.role is Role.MASTER, node.used_memory_bytes), default=None)

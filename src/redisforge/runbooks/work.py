@@ -111,10 +111,10 @@ class Worker:
 
 async def keep_identity(cluster: Cluster, unit_name: str) -> None:
     """Copy a node's nodes.conf beside its data. Raises HostError."""
-    folder = cluster.layout.unit(unit_name)
-    content = await cluster.transport.read(f"{folder}/data/{CLUSTER_CONFIG_FILE}")
+    folder, transport = cluster.unit_folder(unit_name), cluster.site_of(unit_name).transport
+    content = await transport.read(f"{folder}/data/{CLUSTER_CONFIG_FILE}")
     if content is not None:
-        await cluster.transport.place(folder, [UnitFile(KEPT_IDENTITY, content)])
+        await transport.place(folder, [UnitFile(KEPT_IDENTITY, content)])
 
 
 def node_commands(topology: Topology, step: NodeStep, facts: Facts) -> tuple[tuple[str, ...], ...]:

@@ -10,6 +10,7 @@ import pytest
 from redisforge.config.load import LoadedConfig, load
 from redisforge.config.problems import printable
 from redisforge.errors import ConfigError, RedisForgeError, SecretError
+from redisforge.model.hosts import SshAccess
 from redisforge.model.topology import EndpointKind, Role, UserRole
 
 STRONG = "kX9-vuT3_qLm7Wz2"
@@ -213,11 +214,39 @@ MISTAKES = {
         ],
     ),
     "too little memory": ("memory: {max: 8mb}\n", ['redisforge.yaml:1: memory.max: must be at least 16mb (got "8mb")']),
-    "another machine": (
-        "replicas: 0\nhosts:\n  - name: a\n    address: 10.0.0.1\n",
+    "a host by its name": (
+        "replicas: 0\nhosts:\n  - name: a\n    address: db1.example.com\n",
         [
-            "redisforge.yaml:4: hosts[0].address: must be an address of this machine (127.0.0.0/8, ::1 or "
-            'localhost): this version of RedisForge runs a cluster on one machine (got "10.0.0.1")'
+            "redisforge.yaml:4: hosts[0].address: must be an IP address: nodes and clients go by addresses, not by "
+            'names (got "db1.example.com")'
+        ],
+    ),
+    "a loopback address among others": (
+        "replicas: 0\nhosts:\n  - {name: a, address: 127.0.0.1}\n  - {name: b, address: 10.0.0.2}\n",
+        [
+            "redisforge.yaml:2: hosts: the other hosts cannot reach a at a loopback address. "
+            "Give every host an address at which the others reach it."
+        ],
+    ),
+    "two remote hosts with one address": (
+        "replicas: 0\nhosts:\n  - {name: a, address: 10.0.0.2}\n  - {name: b, address: 10.0.0.2}\n",
+        [
+            "redisforge.yaml:4: hosts[1].address: a and b have one address, so one of them would be taken for the "
+            "other. Give each its own; one machine is one host."
+        ],
+    ),
+    "a way to this machine": (
+        "replicas: 0\nhosts:\n  - {name: a, address: 127.0.0.1, ssh_user: deploy}\n",
+        [
+            "redisforge.yaml:3: hosts[0].ssh_user: a is this machine, which is not reached over SSH and has no folder "
+            "of its own. Leave that out, or set ssh: true."
+        ],
+    ),
+    "an option in the place of a jump host": (
+        "replicas: 0\nhosts:\n  - {name: a, address: 10.0.0.1, ssh_jump: -oProxyCommand=x}\n",
+        [
+            "redisforge.yaml:3: hosts[0].ssh_jump: must be letters, digits and any of . _ : @ % + [ ] - "
+            '(got "-oProxyCommand=x")'
         ],
     ),
     "two hosts of one name": (
@@ -689,3 +718,19 @@ def test_a_dotenv_that_others_can_read_is_noticed(tmp_path: Path) -> None:
     assert load(None, {}, tmp_path).notices == (
         ".env holds passwords and others can read it (mode 0644): chmod 600 .env",
     )
+
+
+def test_hosts_are_reached_over_ssh_unless_they_are_this_machine(tmp_path: Path) -> None:
+    text = """
+replicas: 0
+hosts:
+  - {name: a, address: 10.0.0.1}
+  - {name: b, address: 10.0.0.2, ssh: false}
+  - {name: c, address: 10.0.0.3, ssh_port: 2222, ssh_user: deploy, ssh_key: keys/id, ssh_jump: "me@gate:22",
+     folder: /srv/rf}
+"""
+    a, b, c = loaded(tmp_path, text).topology.hosts
+    assert (a.ssh, a.folder) == (SshAccess(), "/var/lib/redisforge")
+    assert (b.ssh, b.folder) == (None, "")
+    assert c.folder == "/srv/rf"
+    assert c.ssh == SshAccess(port=2222, user="deploy", key_path=str(tmp_path / "keys/id"), jump="me@gate:22")

@@ -10,7 +10,7 @@ from redisforge.config.dotenv import read_dotenv
 from redisforge.config.environment import Variable, read_overrides
 from redisforge.config.passwords import weakness
 from redisforge.config.schema import Declaration, EndpointOptions, HostOptions, MemoryOptions, model_at
-from redisforge.config.values import directive_values, loopback_address, size_bytes
+from redisforge.config.values import check_host_folder, directive_values, host_address, size_bytes
 from redisforge.config.yaml_lines import UnreadableYamlError, read_yaml
 
 
@@ -168,18 +168,39 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "address"),
-    [("localhost", "127.0.0.1"), ("127.5.6.7", "127.5.6.7"), ("::1", "::1"), ("0:0:0:0:0:0:0:1", "::1")],
+    [
+        ("localhost", "127.0.0.1"),
+        ("127.5.6.7", "127.5.6.7"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("2001:DB8::1", "2001:db8::1"),
+    ],
 )
-def test_addresses_of_this_machine(text: str, address: str) -> None:
-    assert loopback_address(text) == address
+def test_addresses_of_hosts(text: str, address: str) -> None:
+    assert host_address(text) == address
 
 
-@pytest.mark.parametrize(
-    "text", ["", "10.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1", "127.1", "example.com", "fe80::1"]
-)
-def test_other_addresses_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be an address of this machine"):
-        loopback_address(text)
+@pytest.mark.parametrize("text", ["", "127.1", "example.com", "10.0.0.1/24", "10.0.0.1:22"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be an IP address"):
+        host_address(text)
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0", "::", "::ffff:127.0.0.1", "fe80::1", "224.0.0.1", "255.255.255.255"])
+def test_addresses_of_no_single_machine_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be the address of one machine"):
+        host_address(text)
+
+
+@pytest.mark.parametrize("text", ["/var/lib/redisforge", "/srv/with space/rf", "/a/"])
+def test_folders_of_hosts(text: str) -> None:
+    assert check_host_folder(text) == text.rstrip("/")
+
+
+@pytest.mark.parametrize("text", ["", "/", "relative", "~/rf", "/a/../b", "/a/..", "/it's", "/a\nb"])
+def test_what_is_no_folder_of_a_host(text: str) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        check_host_folder(text)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@
     locate_engine, locate_envoy     the same without fetching
     list_binaries                   what is here and what could be fetched (listing.py)
     cache_folder                    where fetched programs are kept (cache.py)
+    entry_folder                    which entry of it a program belongs to
 
 All of it is synchronous; an asynchronous caller runs it in a thread.
 """
 
-from redisforge.fleet.binaries.cache import cache_folder
+from redisforge.fleet.binaries.cache import cache_folder, entry_folder
 from redisforge.fleet.binaries.ensure import ensure_engine, ensure_envoy, locate_engine, locate_envoy
 from redisforge.fleet.binaries.listing import ListedBinary, list_binaries
 from redisforge.fleet.binaries.locate import EngineBinary, EnvoyBinary
@@ -20,6 +21,7 @@ __all__ = [
     "cache_folder",
     "ensure_engine",
     "ensure_envoy",
+    "entry_folder",
     "list_binaries",
     "locate_engine",
     "locate_envoy",

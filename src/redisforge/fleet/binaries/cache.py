@@ -73,6 +73,11 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(platformdirs.user_cache_dir("redisforge", appauthor=False))
 
 
+def entry_folder(program: Path) -> Path | None:
+    """The entry of a cache that a program belongs to; None for one that lies elsewhere."""
+    return next((folder for folder in program.parents if (folder / _MANIFEST).is_file()), None)
+
+
 def sha256_of(file: Path) -> str:
     """The hash of a file, as hexadecimal digits. Raises OSError."""
     with file.open("rb") as stream:
