@@ -56,9 +56,9 @@ def new_key(kind: str = "ssh-ed25519") -> asyncssh.SSHKey:
 
 
 def write_key(path: Path, key: asyncssh.SSHKey, passphrase: str | None = None) -> None:
-    """Write a private key as ssh-keygen does."""
+    """Write a private key that only its owner can read."""
     path.touch(mode=0o600)
-    path.write_bytes(key.export_private_key(passphrase=passphrase))
+    path.write_bytes(key.export_private_key("pkcs8-pem" if passphrase else "openssh", passphrase=passphrase))
 
 
 def find_sshd() -> tuple[Path, Path | None]:

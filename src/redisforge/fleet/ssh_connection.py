@@ -17,7 +17,7 @@ import msgspec
 
 from redisforge.errors import HostError
 from redisforge.fleet import ssh_errors
-from redisforge.fleet.host_keys import KEY_KINDS, HostKey, fetch_host_keys, host_key, known_keys, read_known_hosts
+from redisforge.fleet.host_keys import SSH_PORT, HostKey, fetch_host_keys, host_key, known_keys, read_known_hosts
 from redisforge.fleet.ssh_errors import Shown, Target
 from redisforge.model.hosts import SshAccess
 
@@ -191,13 +191,20 @@ class SshConnection:
         return connection
 
     async def _look_at_key(self, error: Exception, known: asyncssh.SSHKnownHosts, shown: Shown) -> None:
-        """A host with known keys is asked for these kinds only. If it has none of them, see which it has."""
+        """A host with known keys is asked for these kinds only; one that has none of them just hangs up.
+
+        So when the talk ended early, see which keys it has: if none of them is a known one, that was the reason.
+        """
         import asyncssh
 
-        trusted = known_keys(known, self._access.address, self._access.port or 22)
-        if isinstance(error, asyncssh.KeyExchangeFailed) and trusted and shown.key is None:
-            with contextlib.suppress(HostError):
-                shown.key, shown.known = (await fetch_host_keys(self._fetch_key, kinds=KEY_KINDS))[0], trusted
+        trusted = known_keys(known, self._access.address, self._access.port or SSH_PORT)
+        ended_early = isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ConnectionLost | ConnectionResetError)
+        if not (ended_early and trusted) or shown.key or shown.methods:
+            return
+        with contextlib.suppress(HostError):
+            found = await self.host_keys()
+            if not {key.line for key in found} & {key.line for key in trusted}:
+                shown.key, shown.known = found[0], trusted
 
 
 def _is_over(attempt: asyncio.Task[asyncssh.SSHClientConnection]) -> bool:

@@ -264,10 +264,14 @@ def read_placed(host: str, folder: str, files: Sequence[UnitFile], said: tuple[s
     if word == "changed":
         return tuple(files[int(number) - 1].path for number in numbers)
     number = int(numbers[0]) if word == "fail" and numbers else 0
-    in_the_way = "Not a directory" in stderr or "File exists" in stderr
+    why = stderr[-2000:] or "no reason was given"
+    if "Not a directory" in stderr or "File exists" in stderr:
+        why = "a file is where the folder should be"
+    elif "Wrote only" in stderr:  # how tar says it
+        why = f"No space left on device\n{why}"
     raise HostError(
         "cannot write a file",
         where=f"{host}: {folder}/{files[number - 1].path}" if number else f"{host}: {folder}",
-        why="a file is where the folder should be" if in_the_way else stderr[-2000:] or "no reason was given",
+        why=why,
         next_step="Check the path, its permissions and the free space.",
     )
