@@ -7,6 +7,8 @@
     ├── CertificateError       5   unreadable, expired, or not matching its key or CA
     ├── BinaryError            6   an engine or Envoy is missing, too old or not executable
     ├── HostError              7   a host cannot take the work: port in use, no space, no permission
+    │   └── UnreachableError 16   a host cannot be reached over SSH, or refuses the login
+    │       └── HostKeyError 17   a host's SSH key is unknown, or is not the known one
     ├── LockedError            8   another operation holds the cluster's lock
     ├── RefusedError           9   carrying on would risk data: foreign node, data where none may be
     ├── GateError             10   a condition that must hold did not, before its deadline
@@ -103,6 +105,20 @@ class HostError(RedisForgeError):
 
     exit_status = 7
     summary = "a host cannot take the work: port in use, no space, no permission"
+
+
+class UnreachableError(HostError):
+    """A host cannot be reached over SSH, refuses the login, or the connection to it was lost."""
+
+    exit_status = 16
+    summary = "a host cannot be reached over SSH, or refuses the login"
+
+
+class HostKeyError(UnreachableError):
+    """A host shows a key that is not known yet, or another one than the known one."""
+
+    exit_status = 17
+    summary = "a host's SSH key is unknown, or is not the known one"
 
 
 class LockedError(RedisForgeError):

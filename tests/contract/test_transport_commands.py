@@ -1,6 +1,6 @@
 """How every Transport runs commands, and what only a real host can show.
 
-The commands are few; the host in memory answers them from a table, this machine runs them.
+The commands are few; the host in memory answers them from a table, this machine and a host over SSH run them.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from ssh_server import SshServer
 
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
@@ -39,14 +41,28 @@ def number_in(path: Path) -> int:
     return int(path.read_text())
 
 
-@pytest.fixture
-def local() -> Transport:
-    return LocalTransport()
+@pytest.fixture(params=["local", "ssh"])
+async def real(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
+    if request.param == "local":
+        yield LocalTransport()
+        return
+    server: SshServer = request.getfixturevalue("ssh_server")
+    transport = server.transport()
+    yield transport
+    await transport.close()
 
 
-@pytest.fixture(params=["local", "fake"])
-def host(request: pytest.FixtureRequest, local: Transport) -> Transport:
-    return local if request.param == "local" else FakeTransport(answer)
+@pytest.fixture(params=["local", "ssh", "fake"])
+async def host(request: pytest.FixtureRequest) -> AsyncIterator[Transport]:
+    if request.param == "fake":
+        yield FakeTransport(answer)
+    elif request.param == "local":
+        yield LocalTransport()
+    else:
+        server: SshServer = request.getfixturevalue("ssh_server")
+        transport = server.transport()
+        yield transport
+        await transport.close()
 
 
 async def test_a_command_that_ends_well_returns_both_streams(host: Transport) -> None:
@@ -86,10 +102,10 @@ async def test_the_host_in_memory_records_every_command() -> None:
     assert fake.commands == [SPEAKS, FAILS]
 
 
-# Only on this machine: the host in memory answers at once, has no processes, no signals and no standard input.
+# Only on real hosts: the host in memory answers at once, has no processes, no signals and no standard input.
 
 
-async def test_a_command_over_its_time_is_killed(local: Transport, tmp_path: Path) -> None:
+async def test_a_command_over_its_time_is_killed(real: Transport, tmp_path: Path) -> None:
     pid_path = tmp_path / "pid"
     hang = (
         sys.executable,
@@ -97,40 +113,40 @@ async def test_a_command_over_its_time_is_killed(local: Transport, tmp_path: Pat
         f"import os, time; open({str(pid_path)!r}, 'w').write(str(os.getpid())); time.sleep(99)",
     )
     with pytest.raises(HostError, match="did not end") as caught:
-        await local.run(hang, timeout_s=2.0)
+        await real.run(hang, timeout_s=2.0)
     assert "no end within 2 s" in caught.value.why
     with pytest.raises(ProcessLookupError):
         os.kill(number_in(pid_path), 0)
 
 
-async def test_the_time_limit_holds_when_a_grandchild_keeps_the_streams_open(local: Transport) -> None:
+async def test_the_time_limit_holds_when_a_grandchild_keeps_the_streams_open(real: Transport) -> None:
     async with asyncio.timeout(LIMIT_S):
         with pytest.raises(HostError, match="did not end"):
-            await local.run(("sh", "-c", "sleep 60 & sleep 60"), timeout_s=0.2)
+            await real.run(("sh", "-c", "sleep 60 & sleep 60"), timeout_s=0.2)
 
 
-async def test_a_command_killed_by_a_signal_has_failed(local: Transport) -> None:
+async def test_a_command_killed_by_a_signal_has_failed(real: Transport) -> None:
     with pytest.raises(HostError, match="failed with exit status -9"):
-        await local.run(("sh", "-c", "kill -9 $$"), timeout_s=LIMIT_S)
+        await real.run(("sh", "-c", "kill -9 $$"), timeout_s=LIMIT_S)
 
 
-async def test_a_command_gets_no_standard_input(local: Transport) -> None:
-    assert (await local.run(("cat",), timeout_s=LIMIT_S)).stdout == ""
+async def test_a_command_gets_no_standard_input(real: Transport) -> None:
+    assert (await real.run(("cat",), timeout_s=LIMIT_S)).stdout == ""
 
 
-async def test_output_that_is_no_text_is_replaced(local: Transport) -> None:
-    result = await local.run(("printf", r"a\377b"), timeout_s=LIMIT_S)
+async def test_output_that_is_no_text_is_replaced(real: Transport) -> None:
+    result = await real.run(("printf", r"a\377b"), timeout_s=LIMIT_S)
     assert result.stdout == "a\N{REPLACEMENT CHARACTER}b"
 
 
-async def test_output_larger_than_a_pipe_arrives_whole(local: Transport) -> None:
+async def test_output_larger_than_a_pipe_arrives_whole(real: Transport) -> None:
     many = (sys.executable, "-c", "import sys; sys.stdout.write('o' * 300000); sys.stderr.write('e' * 300000)")
-    result = await local.run(many, timeout_s=LIMIT_S)
+    result = await real.run(many, timeout_s=LIMIT_S)
     assert (result.stdout, result.stderr) == ("o" * 300000, "e" * 300000)
 
 
-async def test_a_long_complaint_is_cut_to_its_end(local: Transport) -> None:
+async def test_a_long_complaint_is_cut_to_its_end(real: Transport) -> None:
     with pytest.raises(HostError) as caught:
-        await local.run((sys.executable, "-c", "import sys; sys.exit('x' * 5000 + 'the end')"), timeout_s=LIMIT_S)
+        await real.run((sys.executable, "-c", "import sys; sys.exit('x' * 5000 + 'the end')"), timeout_s=LIMIT_S)
     assert caught.value.why.strip().endswith("the end")
     assert len(caught.value.why) <= 2000

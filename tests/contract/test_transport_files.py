@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from ssh_server import SshServer
 
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
@@ -62,21 +63,33 @@ def inode(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-@pytest.fixture(params=["local", "fake"])
-def host(request: pytest.FixtureRequest, tmp_path: Path) -> Host:
+@pytest.fixture(params=["local", "ssh"])
+async def real(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Host]:
     if request.param == "local":
-        return Host(LocalTransport(), str(tmp_path), local_mode)
-    fake = FakeTransport(refuse)
+        yield Host(LocalTransport(), str(tmp_path), local_mode)
+        return
+    server: SshServer = request.getfixturevalue("ssh_server")
+    transport = server.transport()
+    yield Host(transport, str(tmp_path), local_mode)
+    await transport.close()
 
-    def mode(path: str) -> int:
-        return fake.files[path].mode
 
-    return Host(fake, "/srv/folder", mode)
+@pytest.fixture(params=["local", "ssh", "fake"])
+async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Host]:
+    if request.param == "fake":
+        fake = FakeTransport(refuse)
 
+        def mode(path: str) -> int:
+            return fake.files[path].mode
 
-@pytest.fixture
-def local(tmp_path: Path) -> Host:
-    return Host(LocalTransport(), str(tmp_path), local_mode)
+        yield Host(fake, "/srv/folder", mode)
+    elif request.param == "local":
+        yield Host(LocalTransport(), str(tmp_path), local_mode)
+    else:
+        server: SshServer = request.getfixturevalue("ssh_server")
+        transport = server.transport()
+        yield Host(transport, str(tmp_path), local_mode)
+        await transport.close()
 
 
 @pytest.fixture
@@ -163,70 +176,70 @@ async def test_free_space_is_known_before_a_folder_is_made(host: Host) -> None:
     assert await host.transport.free_bytes(f"{host.folder}/not/yet/made") > 0
 
 
-# Only on this machine: the host in memory has no inodes, links, umask or folders that could be in the way.
+# Only on real hosts: the host in memory has no inodes, links, umask or folders that could be in the way.
 
 
-async def test_nothing_but_the_files_is_left_behind(local: Host) -> None:
-    folder = Path(local.folder)
-    await local.transport.place(local.folder, FILES)
-    await local.transport.place(local.folder, [UnitFile("redis.conf", "changed\n")])
+async def test_nothing_but_the_files_is_left_behind(real: Host) -> None:
+    folder = Path(real.folder)
+    await real.transport.place(real.folder, FILES)
+    await real.transport.place(real.folder, [UnitFile("redis.conf", "changed\n")])
     assert names_below(folder) == {"secret", *(file.path for file in FILES)}
 
 
-async def test_a_file_is_replaced_and_never_written_in_place(local: Host) -> None:
+async def test_a_file_is_replaced_and_never_written_in_place(real: Host) -> None:
     """Whoever has the old file open (here: a second name for it) keeps the whole old text."""
-    await local.transport.place(local.folder, FILES)
-    add_link(local.folder, "witness", "redis.conf", hard=True)
-    await local.transport.place(local.folder, [UnitFile("redis.conf", "changed\n")])
-    assert written(local.folder, "witness") == FILES[0].text()
+    await real.transport.place(real.folder, FILES)
+    add_link(real.folder, "witness", "redis.conf", hard=True)
+    await real.transport.place(real.folder, [UnitFile("redis.conf", "changed\n")])
+    assert written(real.folder, "witness") == FILES[0].text()
 
 
-async def test_an_unchanged_file_is_not_touched(local: Host) -> None:
-    await local.transport.place(local.folder, FILES)
-    before = inode(Path(local.folder, "redis.conf"))
-    await local.transport.place(local.folder, FILES)
-    assert inode(Path(local.folder, "redis.conf")) == before
+async def test_an_unchanged_file_is_not_touched(real: Host) -> None:
+    await real.transport.place(real.folder, FILES)
+    before = inode(Path(real.folder, "redis.conf"))
+    await real.transport.place(real.folder, FILES)
+    assert inode(Path(real.folder, "redis.conf")) == before
 
 
 @pytest.mark.usefixtures("narrow_umask")
-async def test_the_mode_is_the_declared_one_whatever_the_umask(local: Host) -> None:
-    await local.transport.place(local.folder, FILES)
-    assert [local.mode(f"{local.folder}/{file.path}") for file in FILES] == [file.mode for file in FILES]
+async def test_the_mode_is_the_declared_one_whatever_the_umask(real: Host) -> None:
+    await real.transport.place(real.folder, FILES)
+    assert [real.mode(f"{real.folder}/{file.path}") for file in FILES] == [file.mode for file in FILES]
 
 
-async def test_a_file_with_a_secret_that_was_opened_to_others_is_closed_again(local: Host) -> None:
-    await local.transport.place(local.folder, FILES)
-    open_to_all(local.folder, "secret/users.acl")
-    assert await local.transport.place(local.folder, FILES) == ("secret/users.acl",)
-    assert local.mode(f"{local.folder}/secret/users.acl") == 0o600
+async def test_a_file_with_a_secret_that_was_opened_to_others_is_closed_again(real: Host) -> None:
+    await real.transport.place(real.folder, FILES)
+    open_to_all(real.folder, "secret/users.acl")
+    assert await real.transport.place(real.folder, FILES) == ("secret/users.acl",)
+    assert real.mode(f"{real.folder}/secret/users.acl") == 0o600
 
 
-async def test_damaged_text_is_replaced(local: Host) -> None:
-    spoil(local.folder, "redis.conf", b"\xff\xfe\x00")
-    assert await local.transport.read(f"{local.folder}/redis.conf") == "\N{REPLACEMENT CHARACTER}" * 2 + "\0"
-    assert await local.transport.place(local.folder, FILES[:1]) == ("redis.conf",)
+async def test_damaged_text_is_replaced(real: Host) -> None:
+    spoil(real.folder, "redis.conf", b"\xff\xfe\x00")
+    assert await real.transport.read(f"{real.folder}/redis.conf") == "\N{REPLACEMENT CHARACTER}" * 2 + "\0"
+    assert await real.transport.place(real.folder, FILES[:1]) == ("redis.conf",)
 
 
 @pytest.mark.parametrize(("in_the_way", "wanted"), [("redis.conf/x", "redis.conf"), ("secret", "secret/users.acl")])
-async def test_what_is_in_the_way_is_an_error_and_stays(local: Host, in_the_way: str, wanted: str) -> None:
-    await local.transport.place(local.folder, [UnitFile(in_the_way, "mine")])
-    before = names_below(Path(local.folder))
+async def test_what_is_in_the_way_is_an_error_and_stays(real: Host, in_the_way: str, wanted: str) -> None:
+    await real.transport.place(real.folder, [UnitFile(in_the_way, "mine")])
+    before = names_below(Path(real.folder))
     with pytest.raises(HostError, match="cannot write a file") as caught:
-        await local.transport.place(local.folder, [UnitFile(wanted, Secret("swordfish"))])
+        await real.transport.place(real.folder, [UnitFile(wanted, Secret("swordfish"))])
     assert wanted in caught.value.where
     assert "swordfish" not in str(caught.value)
-    assert names_below(Path(local.folder)) == before
-    assert await local.transport.read(f"{local.folder}/{in_the_way}") == "mine"
+    assert names_below(Path(real.folder)) == before
+    assert await real.transport.read(f"{real.folder}/{in_the_way}") == "mine"
 
 
-async def test_a_folder_is_no_file_to_read(local: Host) -> None:
+async def test_a_folder_is_no_file_to_read(real: Host) -> None:
     with pytest.raises(HostError, match="cannot read a file") as caught:
-        await local.transport.read(local.folder)
-    assert local.folder in caught.value.where
+        await real.transport.read(real.folder)
+    assert real.folder in caught.value.where
 
 
-async def test_removing_a_link_leaves_what_it_points_to(local: Host) -> None:
-    await local.transport.place(local.folder, [UnitFile("data/precious", "kept")])
-    add_link(local.folder, "link", "data", hard=False)
-    await local.transport.remove(f"{local.folder}/link")
-    assert names_below(Path(local.folder)) == {"data", "data/precious"}
+async def test_removing_a_link_leaves_what_it_points_to(real: Host) -> None:
+    await real.transport.place(real.folder, [UnitFile("data/precious", "kept")])
+    add_link(real.folder, "link", "data", hard=False)
+    await real.transport.remove(f"{real.folder}/link")
+    assert names_below(Path(real.folder)) == {"data", "data/precious"}
