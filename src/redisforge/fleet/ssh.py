@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import secrets
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ import msgspec
 
 from redisforge.errors import HostError
 from redisforge.fleet import ssh_errors, ssh_scripts
+from redisforge.fleet.carry import beside, write_archive
 from redisforge.fleet.ssh_connection import CONNECT_ROUND_TRIPS, SshConnection
-from redisforge.fleet.transport import CommandResult
+from redisforge.fleet.transport import CommandResult, Incoming, Outgoing
 from redisforge.model.unit import UnitFile
 
 if TYPE_CHECKING:
@@ -29,6 +31,14 @@ if TYPE_CHECKING:
 
 FILE_LIMIT_S = 60.0
 """For what is done with files: no configuration file takes that long."""
+CARRY_LIMIT_S = 900.0
+"""For a folder of programs over a slow line."""
+_UNPACK = """
+umask 022
+rm -rf -- "$1" && mkdir -p -- "$1" && tar -xf - -C "$1" && mv -- "$1" "$2" && exit 0
+rm -rf -- "$1"
+exit 1
+"""
 _REMOTE_SLACK_S = 5
 """The host itself ends a command that much later than we do: only if we cannot any more."""
 _KILL_LIMIT_S = 10.0
@@ -119,6 +129,31 @@ class SshTransport:
         argv = ("sh", "-c", ssh_scripts.FREE, "sh", path)
         blocks, size_bytes = (await self.run(argv, timeout_s=FILE_LIMIT_S)).stdout.split()
         return int(blocks) * int(size_bytes)
+
+    async def carry(self, source: str, target: str) -> bool:
+        """See Transport.carry. The host needs tar."""
+        if not (await self.run(("test", "-e", target), timeout_s=FILE_LIMIT_S, check=False)).exit_status:
+            return False
+        stream = io.BytesIO()
+        await asyncio.to_thread(write_archive, source, target, stream)
+        argv = ("sh", "-c", _UNPACK, "sh", beside(target), target)
+        ended = await self._do(argv, timeout_s=CARRY_LIMIT_S, given=stream.getvalue(), title="copy a folder")
+        if ended.exit_status:
+            why = ended.stderr.decode(errors="replace")[-2000:]
+            raise HostError("cannot copy a folder", where=f"{self.host}: {target}", why=why)
+        return True
+
+    async def connect(self, address: str, port: int) -> tuple[Incoming, Outgoing]:
+        """See Transport.connect: through the shared connection, so that the host need not open a port for it."""
+        import asyncssh
+
+        connection = await self._connection.get()
+        try:
+            return await connection.open_connection(address, port)  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
+        except asyncssh.ChannelOpenError as error:
+            raise ConnectionRefusedError(f"{self.host}: {address}:{port}: {error}") from error
+        except (OSError, asyncssh.Error) as error:
+            raise ssh_errors.lost(self._connection.target, f"a connection to {address}:{port}", str(error)) from error
 
     async def _do(self, argv: tuple[str, ...], *, timeout_s: float, given: bytes = b"", title: str = "") -> Ended:
         """Run a command to its end, in its turn; `title` stands for the command in messages. Raises HostError."""

@@ -82,6 +82,11 @@ class SshConnection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._attempt: asyncio.Task[asyncssh.SSHClientConnection] | None = None
 
+    @property
+    def jump(self) -> SshConnection | None:
+        """The connection that it goes through."""
+        return self._jump
+
     async def get(self) -> asyncssh.SSHClientConnection:
         """The open connection; it is made if there is none. Raises HostError, mostly UnreachableError."""
         loop = asyncio.get_running_loop()

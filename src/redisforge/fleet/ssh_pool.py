@@ -22,14 +22,10 @@ AT_ONCE = 32
 """Hosts that are worked on at the same time: enough for a fleet, and not more than one machine can look after."""
 
 
-@contextlib.asynccontextmanager
-async def transports(
+def make_transports(
     hosts: Mapping[str, SshAccess], *, own_known_hosts: Path | None = None, limits: SshLimits | None = None
-) -> AsyncGenerator[dict[str, SshTransport]]:
-    """One transport per host, by its name; nothing is connected before it is used, everything is closed afterwards.
-
-    Hosts behind the same jump host share the connection to it. An access without an address is the host of that name.
-    """
+) -> dict[str, SshTransport]:
+    """The same without a block that closes them: for a command, with whose end they end."""
     jumps: dict[SshAccess, SshConnection] = {}
     made: dict[str, SshTransport] = {}
     for name, declared in hosts.items():
@@ -42,10 +38,23 @@ async def transports(
                 jumps[through] = SshConnection(access.jump, through, paths, limits=limits)
             jump = jumps[through]
         made[name] = SshTransport(SshConnection(name, access, paths, jump=jump, limits=limits))
+    return made
+
+
+@contextlib.asynccontextmanager
+async def transports(
+    hosts: Mapping[str, SshAccess], *, own_known_hosts: Path | None = None, limits: SshLimits | None = None
+) -> AsyncGenerator[dict[str, SshTransport]]:
+    """One transport per host, by its name; nothing is connected before it is used, everything is closed afterwards.
+
+    Hosts behind the same jump host share the connection to it. An access without an address is the host of that name.
+    """
+    made = make_transports(hosts, own_known_hosts=own_known_hosts, limits=limits)
     try:
         yield made
     finally:
         await asyncio.gather(*(transport.close() for transport in made.values()))
+        jumps = {id(jump): jump for transport in made.values() if (jump := transport.connection.jump)}
         await asyncio.gather(*(jump.close() for jump in jumps.values()))
 
 

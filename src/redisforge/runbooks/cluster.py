@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from redisforge.disk import PUBLIC_MODE, write_file
 from redisforge.errors import HostError, NotFoundError, RedisForgeError
 from redisforge.fleet.hosts import HostsRuntime, Site
 from redisforge.fleet.runtime import ProcessRuntime, Runtime
 from redisforge.fleet.transport import LocalTransport
-from redisforge.model.hosts import SshAccess
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Credentials, Host, Topology, UserRole
 from redisforge.redis.connection import Login
@@ -175,18 +175,30 @@ def make_sites(topology: Topology, layout: ClusterLayout) -> dict[str, Site]:
     """The site of every host, by name."""
     transport = LocalTransport()
     here = Site("this machine", transport, layout, ProcessRuntime(transport, layout))
-    sites = {unit.host: here for unit in (*topology.own_nodes, *topology.envoys)}
-    return sites | {
-        host.name: here if host.ssh is None else _remote_site(host, topology, layout) for host in topology.hosts
+    sites = {host.name: here for host in topology.hosts}
+    sites |= {unit.host: here for unit in (*topology.own_nodes, *topology.envoys)}
+    return sites | _remote_sites(topology, layout)
+
+
+def _remote_sites(topology: Topology, layout: ClusterLayout) -> dict[str, Site]:
+    remote = {host.name: host for host in topology.hosts if host.ssh is not None}
+    if not remote:
+        return {}
+    from redisforge.fleet.ssh_pool import make_transports
+
+    ways = {
+        name: replace(host.ssh, address=host.ssh.address or host.address) for name, host in remote.items() if host.ssh
     }
+    sites: dict[str, Site] = {}
+    for name, transport in make_transports(ways, own_known_hosts=known_hosts(layout)).items():
+        there = host_layout(remote[name], topology.name, layout)
+        sites[name] = Site(name, transport, there, ProcessRuntime(transport, there, python=REMOTE_PYTHON))
+    return sites
 
 
-def _remote_site(host: Host, topology: Topology, layout: ClusterLayout) -> Site:
-    from redisforge.fleet.ssh import SshTransport
-
-    there = host_layout(host, topology.name, layout)
-    transport = SshTransport(host.name, host.address, host.ssh or SshAccess())
-    return Site(host.name, transport, there, ProcessRuntime(transport, there, python=REMOTE_PYTHON))
+def known_hosts(layout: ClusterLayout) -> Path:
+    """RedisForge's own list of trusted host keys, for all clusters of this home."""
+    return Path(layout.folder).parent.parent / "known_hosts"
 
 
 def host_layout(host: Host, cluster_name: str, layout: ClusterLayout) -> ClusterLayout:
