@@ -1,0 +1,95 @@
+"""A cluster on three hosts over SSH, processes under their keepers: each host is an sshd of its own on this machine."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_tool import Cluster
+
+from ssh_server import SshServer
+
+pytestmark = pytest.mark.integration
+
+UNREACHABLE = 7
+
+
+class Fleet:
+    """Three hosts and a cluster on them; `folder_of` is what RedisForge has on a host."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers = {name: SshServer(folder / f"sshd-{name}") for name in ("h1", "h2", "h3")}
+        home = folder / "operator" / "home"
+        home.mkdir(parents=True)
+        known: list[str] = []
+        hosts: list[dict[str, object]] = []
+        for number, (name, server) in enumerate(self.servers.items(), 1):
+            server.trust()
+            access = server.access()
+            known.append(Path(access.known_hosts_path).read_text())
+            way = {"ssh_address": access.address, "ssh_port": access.port, "ssh_key": access.key_path}
+            if access.user:
+                way["ssh_user"] = access.user
+            place = {"name": name, "address": f"127.0.0.{10 + number}", "zone": f"zone-{number}", "ssh": True}
+            hosts.append({**place, **way, "folder": str(self.folder_of(name))})
+        (home / "known_hosts").write_text("".join(known))
+        self.cluster = Cluster(folder / "operator", home=home, hosts=hosts)
+
+    def folder_of(self, name: str) -> Path:
+        return self.folder / f"host-{name}"
+
+    def close(self) -> None:
+        self.cluster.run("down", "--purge", "--yes")
+        self.cluster.ports.close()
+        for server in self.servers.values():
+            server.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_cluster_lives_on_hosts_over_ssh(fleet: Fleet) -> None:
+    cluster = fleet.cluster
+    cluster.up()
+    assert cluster.is_healthy()
+    assert cluster.up() == []
+    for name in fleet.servers:
+        here = fleet.folder_of(name) / "clusters" / "main"
+        keys = sorted(here.glob("tls/*.key"))
+        units = {node["name"] for node in cluster.nodes().values() if node["host"] == name}
+        assert {key.stem for key in keys} >= units
+        assert {key.stem for key in keys} - {"envoy-1"} == units, "a host gets the keys of its own Units alone"
+        assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
+        assert not (here / "tls" / "ca.key").exists()
+    lines = cluster.run("logs", "redis-1", "-n", "3")
+    assert lines.status == 0
+    assert len(lines.stdout.splitlines()) == 3
+    down = cluster.run("down", "--purge", "--yes")
+    assert down.status == 0, str(down)
+    assert not any((fleet.folder_of(name) / "clusters" / "main").exists() for name in fleet.servers)
+
+
+def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_looked_after(fleet: Fleet) -> None:
+    cluster = fleet.cluster
+    cluster.up()
+    fleet.servers["h2"].stop()
+    said = [problem for problem in cluster.problems() if "its host cannot be reached" in problem]
+    assert {line.split(":")[0] for line in said} == {n["name"] for n in cluster.nodes().values() if n["host"] == "h2"}
+    again = cluster.run("up")
+    assert again.status == UNREACHABLE, str(again)
+    assert "h2 cannot be reached" in again.stderr
+    down = cluster.run("down")
+    assert down.status == UNREACHABLE, str(down)
+    assert "everything else is stopped" in down.stderr
+    fleet.servers["h2"].start()
+    cluster.up()
+    assert {node["state"] for node in cluster.nodes().values()} == {"ok"}
