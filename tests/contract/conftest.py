@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from ssh_server import SshServer, running
 
 

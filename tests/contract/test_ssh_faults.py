@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ssh_server import ADDRESS, SshServer, free_port, new_key, running, until, write_key
 
 from redisforge.errors import HostError, HostKeyError, UnreachableError
 from redisforge.fleet.ssh import SshTransport
@@ -21,6 +20,7 @@ from redisforge.fleet.ssh_connection import SshLimits
 from redisforge.fleet.transport import LocalTransport
 from redisforge.model.secret import Secret
 from redisforge.model.unit import UnitFile
+from ssh_server import ADDRESS, SshServer, free_port, new_key, running, until, write_key
 
 LIMIT_S = 20.0
 TRUE = ("true",)

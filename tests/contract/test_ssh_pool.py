@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ssh_server import ADDRESS, SshServer, free_port, running
 
 from redisforge.errors import HostError, UnreachableError
 from redisforge.fleet.host_keys import known_hosts_name, trust
@@ -13,6 +12,7 @@ from redisforge.fleet.ssh import SshTransport
 from redisforge.fleet.ssh_connection import jump_access
 from redisforge.fleet.ssh_pool import over_hosts, transports
 from redisforge.model.hosts import SshAccess
+from ssh_server import ADDRESS, SshServer, free_port, running
 
 LIMIT_S = 20.0
 

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from ssh_server import SshServer
 
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
 from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
+from ssh_server import SshServer
 
 SPEAKS = ("sh", "-c", "echo said; echo grumbled >&2")
 FAILS = ("sh", "-c", "echo half done; echo no space left >&2; exit 3")

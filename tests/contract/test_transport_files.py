@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from ssh_server import SshServer
 
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
 from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
 from redisforge.model.secret import Secret
 from redisforge.model.unit import UnitFile
+from ssh_server import SshServer
 
 
 class Host(NamedTuple):
