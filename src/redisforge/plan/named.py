@@ -1,13 +1,19 @@
-"""Which node is meant: by name, id, a unique beginning of either, or host:port."""
+"""Which node is meant: by name, id, a unique beginning of either, or host:port.
+
+The beginning of a name ends before a number or behind it, never inside: redis-1 does not mean redis-10, or who repeats
+the removal of redis-1 would lose redis-10.
+"""
 
 from __future__ import annotations
+
+import re
 
 from redisforge.errors import NotFoundError, UsageError
 from redisforge.model.facts import Facts
 from redisforge.model.topology import RedisNode, Topology
 
-_LEAST_ID_LENGTH = 4
-"""Fewer characters of an id are more likely a slip than meant."""
+_ID_BEGINNING = re.compile(r"[0-9a-fA-F]{4,40}")
+"""An id is 40 hexadecimal digits (cluster.h, CLUSTER_NAMELEN). Fewer than four are more likely a slip than meant."""
 
 
 def named_node(topology: Topology, facts: Facts, text: str) -> RedisNode:
@@ -33,4 +39,6 @@ def named_node(topology: Topology, facts: Facts, text: str) -> RedisNode:
 def _begins(node: RedisNode, node_id: str, text: str) -> bool:
     if not text:
         return False
-    return node.name.startswith(text) or (len(text) >= _LEAST_ID_LENGTH and node_id.startswith(text.lower()))
+    cuts_number = text[-1].isdigit() and node.name[len(text) :][:1].isdigit()
+    by_id = _ID_BEGINNING.fullmatch(text) is not None and node_id.startswith(text.lower())
+    return by_id or (node.name.startswith(text) and not cuts_number)

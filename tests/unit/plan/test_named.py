@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from edits import node_with
+from msgspec.structs import replace
 from topologies import formed, make_topology
 
 from redisforge.errors import NotFoundError, UsageError
@@ -40,6 +41,16 @@ def test_found(text: str, name: str) -> None:
 def test_not_found(text: str) -> None:
     with pytest.raises(NotFoundError, match="the nodes are: redis-1, "):
         named_node(TOPOLOGY, facts_with_ids(), text)
+
+
+def test_a_number_is_not_the_beginning_of_a_longer_one() -> None:
+    """Once redis-1 has been removed, its name means nobody."""
+    left = TOPOLOGY.nodes[1:]
+    assert left[-1].name == "redis-10"
+    with pytest.raises(NotFoundError):
+        named_node(replace(TOPOLOGY, nodes=left), facts_with_ids(), "redis-1")
+    alone = replace(TOPOLOGY, nodes=left[-1:])
+    assert named_node(alone, facts_with_ids(), "redis-").name == "redis-10"
 
 
 @pytest.mark.parametrize("text", ["redis-", "abcd", "r"])
