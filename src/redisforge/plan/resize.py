@@ -180,8 +180,9 @@ def idle_masters(topology: Topology, facts: Facts) -> list[NodeFacts]:
 
 
 def _orphans(topology: Topology, facts: Facts, owners: Sequence[NodeFacts]) -> list[str]:
-    """Replicas of a master that exists no more and left no slots: it was reset by a run that was then cut off."""
-    living = {node.id for node in facts.reachable_nodes()}
+    """Replicas of a master that is none any more and left no slots: a run that was then cut off has reset it, or made
+    it a replica itself."""
+    living = {node.id for node in facts.reachable_nodes() if node.role is Role.MASTER}
     claimed = {peer.id for owner in owners for peer in owner.peers if peer.slots}
     declared = {node.name for node in topology.nodes}
     return [

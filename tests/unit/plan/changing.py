@@ -415,7 +415,15 @@ def disturb(world: ChangingWorld, data: st.DataObject, names: Iterable[str]) -> 
     for name in data.draw(st.lists(st.sampled_from(sorted(names)), max_size=3), label="failovers"):
         if name in world.facts.nodes:
             world.settle()  # whoever has not heard of the last move is not elected
-            world.fail_over(name)
+            if _is_electable(world.facts, name):
+                world.fail_over(name)
+
+
+def _is_electable(facts: Facts, name: str) -> bool:
+    """Whether a majority of the masters with slots knows the node: nobody votes for one that he has forgotten."""
+    voters = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
+    known = [node for node in voters if any(peer.id == facts.nodes[name].id for peer in node.peers)]
+    return len(known) * 2 > len(voters)
 
 
 def unevenly(world: ChangingWorld, data: st.DataObject) -> None:
