@@ -141,13 +141,18 @@ def remove(
     The data folder of a node that RedisForge runs is deleted at the end: everything in it is elsewhere by then.
     """
     from redisforge.cli.change import run
+    from redisforge.runbooks.audit import has_worked
     from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.scale import remove_verb
 
     found = the_cluster(cluster)
     if not (yes or dry_run):
         typer.confirm(f"Take {node} out of {found.topology.name} and delete it?", abort=True)
-    verb = remove_verb(node, _options(weight, max_rate, max_key_size, force=force))
+    verb = remove_verb(
+        node,
+        _options(weight, max_rate, max_key_size, force=force),
+        removed_before=lambda: has_worked(found.layout, "scale", f"remove {node}"),
+    )
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
 
 

@@ -52,6 +52,14 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
     return AuditReport(cluster=Path(layout.folder).name, lines=lines, notices=notices)
 
 
+def has_worked(layout: ClusterLayout, verb: str, what: str) -> bool:
+    """Whether an earlier run of a verb with these words has carried out a step. Only for what is told to the operator:
+    the journal may be lost. Raises HostError."""
+    lines = audit(layout, Selection(verb=verb)).lines
+    runs = {line.run for line in lines if line.event == "begin" and line.what == what}
+    return any(line.run in runs and line.event == "step" and line.result == "ok" for line in lines)
+
+
 def parse_time(text: str, now: datetime) -> datetime:
     """`2026-05-01`, `2026-05-01T10:30` (local time unless it has a zone), or how long ago: `90m`, `12h`, `7d`.
 

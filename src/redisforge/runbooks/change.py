@@ -165,8 +165,9 @@ async def _carry_out(
     left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
     if left.topology != topology:
         record_topology(left)
-        notices = tuple(dict.fromkeys((*notices, *declare_options(left.topology, verb.declares(left.topology)))))
-    if left.topology != before.topology and verb.needs_units:
+    # A run that was killed may have recorded what it had not declared or placed yet: so these two are always done.
+    notices = tuple(dict.fromkeys((*notices, *declare_options(left.topology, verb.declares(left.topology)))))
+    if verb.needs_units and verb.target is not _same:
         await _refresh(left, progress)
     return ChangeReport(
         verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report,

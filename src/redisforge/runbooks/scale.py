@@ -6,13 +6,13 @@ plan/scale.py then says what comes next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from redisforge.errors import NodeError, RefusedError, UsageError
+from redisforge.errors import NodeError, NotFoundError, RefusedError, UsageError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import count, describe, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
@@ -109,26 +109,51 @@ def add_verb(newcomer: Newcomer, options: Options) -> Verb:
     )  # fmt: skip
 
 
-def remove_verb(name: str, options: Options) -> Verb:
-    """Take a node out of the cluster: its slots go to the others first."""
+def _never() -> bool:
+    return False
+
+
+def remove_verb(name: str, options: Options, *, removed_before: Callable[[], bool] = _never) -> Verb:
+    """Take a node out of the cluster: its slots go to the others first.
+
+    `removed_before`: whether the same command has worked on this cluster before. A node that is not there any more is
+    then no slip: that run was cut off after it had recorded what is left, and there is little to do.
+    """
+    notices: list[str] = []
+
+    def leaving_node(topology: Topology, facts: Facts) -> RedisNode | None:
+        try:
+            return named_node(topology, facts, name)
+        except NotFoundError:
+            if not removed_before():
+                raise
+            return None
 
     def target(topology: Topology, facts: Facts) -> Topology:
-        leaving = named_node(topology, facts, name).name
+        node = leaving_node(topology, facts)
+        if node is None:
+            return topology
+        leaving = node.name
         staying = [node for node in newest_owners(facts) if node.name != leaving]
         return replace(topology, shards=min(topology.shards, len(staying))) if staying else topology
 
     def planner(topology: Topology, facts: Facts, wishes: Wishes) -> Planner:
-        leaving = frozenset({named_node(topology, facts, name).name})
+        node = leaving_node(topology, facts)
+        if node is None:
+            notices[:] = [f"{name} is already gone: an earlier run has taken it out"]
+            return lambda _: None
+        leaving = frozenset({node.name})
         refuse_removal(topology, facts, leaving, force=options.force)
         wanted = Scale(leaving=leaving, weights=_weights(topology, facts, options), wishes=wishes)
         return _planner(topology, facts, wanted)
 
     def result(topology: Topology, facts: Facts) -> Topology:
-        return _left(topology, facts, frozenset({named_node(topology, facts, name).name}))
+        node = leaving_node(topology, facts)
+        return _left(topology, facts, frozenset({node.name})) if node else topology
 
     return Verb(
         name="scale", what=f"remove {name}", planner=planner, needs_units=True, target=target, result=result,
-        limits=options.limits, declares=lambda topology: {("shards",): str(topology.shards)},
+        limits=options.limits, notices=notices, declares=lambda topology: {("shards",): str(topology.shards)},
     )  # fmt: skip
 
 

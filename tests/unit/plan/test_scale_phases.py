@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import pytest
 from changing import (
     ChangingWorld,
     assert_in_order,
@@ -19,6 +20,7 @@ from changing import (
 )
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
+from topologies import make_topology
 
 from redisforge.errors import NotFoundError, RefusedError
 from redisforge.model.slots import SLOT_COUNT, count
@@ -79,6 +81,25 @@ def test_any_number_of_shards_and_replicas(topology: Topology, shards: int, repl
         assert max(shares(world).values()) - min(shares(world).values()) <= 1
 
 
+def test_replicas_of_an_emptied_master_count_once_it_has_become_a_replica() -> None:
+    """They are not attached to a new master yet when the run is killed; else too many stay."""
+    world = changing_world(make_topology(5, 1))
+    verb = scale_verb(3, 3, Options())
+    planner, titles = world.begin(verb), list[str]()
+    while phase := world.ask(planner):
+        titles.append(phase.title)
+        if phase.title.startswith("attach") and any(title.startswith("move") for title in titles):
+            break
+        world.carry_out(phase.steps)
+        world.wait_for(phase)
+    phase = world.ask(world.begin(verb))  # killed before the first of them; the next run is killed after it
+    assert phase
+    world.carry_out(phase.steps[:1])
+    world.run(verb)
+    assert_in_order(world)
+    assert_shape(world, 3, 3)
+
+
 @many
 @given(topologies(), st.integers(3, 6), st.integers(0, 2), st.data())
 def test_a_scale_that_was_cut_is_taken_back(
@@ -111,12 +132,11 @@ def test_one_node_is_removed(topology: Topology, data: st.DataObject) -> None:
             world.fail_over(replica)
         world.settle()
     verb = remove_verb(name, Options(force=True))
+    again = remove_verb(name, Options(force=True), removed_before=lambda: True)
     try:
         for _ in range(data.draw(st.integers(0, 3), label="cuts")):
             world.run_cut(verb, data)
         world.run(verb)
-    except NotFoundError:
-        reject()  # a cut run has removed it already
     except RefusedError as refusal:
         owners = [node for node in world.facts.reachable_nodes() if node.slots]
         about_the_dead = ("owns slots", "does not serve", "gone")
@@ -125,6 +145,12 @@ def test_one_node_is_removed(topology: Topology, data: st.DataObject) -> None:
             raise
         return
     assert name not in world.facts.nodes
+    left = world.topology
+    assert world.ask(world.begin(again)) is None
+    assert again.result(world.topology, world.facts) == world.topology == left
+    assert "already gone" in again.notices[0]
+    with pytest.raises(NotFoundError):  # another word, or a journal that knows of no such run
+        world.begin(verb)
     world.killed = False
     assert_whole_but_for_roles(world)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redisforge.errors import UsageError
 from redisforge.fleet.journal import Journal, rotated
 from redisforge.model.layout import ClusterLayout
-from redisforge.runbooks.audit import Selection, audit, parse_time
+from redisforge.runbooks.audit import Selection, audit, has_worked, parse_time
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 LONG_AGO = b'{"at":"2020-01-01T00:00:00+00:00","user":"old","verb":"up","event":"end","result":"ok"}\n'
@@ -63,6 +63,28 @@ def test_both_files_are_read(tmp_path: Path) -> None:
 
 def test_without_a_journal_there_is_nothing(tmp_path: Path) -> None:
     assert audit(ClusterLayout(str(tmp_path)), Selection()).lines == ()
+
+
+@pytest.mark.parametrize(
+    ("what", "steps", "worked"),
+    [
+        ("remove redis-7", [("redis-1: CLUSTER FORGET", "ok")], True),
+        ("remove redis-7", [("redis-1: CLUSTER FORGET", "NodeError: it does not answer")], False),
+        ("remove redis-7", [], False),
+        ("remove redis-77", [("redis-1: CLUSTER FORGET", "ok")], False),
+        ("--shards 3", [("stop and delete redis-7", "ok")], False),
+    ],
+)
+def test_whether_the_same_words_have_worked_before(
+    tmp_path: Path, what: str, steps: list[tuple[str, str]], worked: bool
+) -> None:
+    layout = ClusterLayout(str(tmp_path))
+    journal = Journal(Path(layout.journal), verb="scale", user="somebody", arguments=())
+    journal.write("begin", what=what)
+    for step, result in steps:
+        journal.write("step", what=step, result=result)
+    assert has_worked(layout, "scale", "remove redis-7") is worked
+    assert not has_worked(layout, "restart", "remove redis-7")
 
 
 @pytest.mark.parametrize(
