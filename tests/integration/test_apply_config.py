@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster, until
+from cluster_tool import NODE_NAMES, Cluster
 from load import Load
 
 pytestmark = pytest.mark.integration
@@ -93,19 +93,6 @@ def test_other_changes_of_the_file_are_left_to_their_verbs(fresh: Cluster) -> No
     assert "shards differs too and is left as it is: `redisforge scale`" in str(report["notices"])
     assert len(fresh.masters()) == 3
     assert set(running(fresh, "maxmemory").values()) == {str(96 << 20)}
-
-
-def test_a_run_that_was_killed_is_finished_by_the_next(fresh: Cluster) -> None:
-    """Killed after the first node was told, whatever it had done by then."""
-    before = redis_pids(fresh)
-    fresh.declare(memory={"max": "96mb"})
-    with fresh.start("apply-config") as process:
-        until(lambda: str(96 << 20) in running(fresh, "maxmemory").values(), "the first node has been told")
-        process.kill()
-    apply(fresh)
-    assert set(running(fresh, "maxmemory").values()) == {str(96 << 20)}
-    assert redis_pids(fresh) == before
-    assert fresh.up() == []
 
 
 def test_no_secret_is_shown(fresh: Cluster) -> None:

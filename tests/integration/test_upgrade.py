@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster, until
+from cluster_tool import NODE_NAMES, Cluster
 from load import Load
 
 from conftest import MakeCluster
@@ -142,29 +142,3 @@ def test_data_that_the_old_version_cannot_read_any_more_is_synced_anew(make_clus
     assert versions(cluster) == {"8.0"}
     assert cluster.read_keys(keys) == keys
     assert cluster.is_healthy(), cluster.problems()
-
-
-def test_a_killed_upgrade_is_finished_by_the_next(make_cluster: MakeCluster) -> None:
-    cluster = raised(make_cluster, "8.0")
-    with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
-        for count in (1, 3, 4):
-            with cluster.start("upgrade", "--redis", NEW, "--yes") as process:
-                until(
-                    lambda count=count: _restarts(cluster) >= count or process.poll() is not None,
-                    f"{count} restarts",
-                    60,
-                )
-                process.kill()
-        result = cluster.run("upgrade", "--redis", NEW, "--yes")
-        assert result.status == 0, str(result)
-    load.stop().check()
-
-    assert versions(cluster) == {NEW}
-    assert cluster.is_healthy(), cluster.problems()
-    assert cluster.up() == []
-
-
-def _restarts(cluster: Cluster) -> int:
-    """How many nodes have the new program placed."""
-    units = (cluster.path / "units" / name / "unit.json" for name in NODE_NAMES)
-    return sum(server(NEW) in path.read_text() for path in units)

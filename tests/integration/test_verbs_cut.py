@@ -1,6 +1,7 @@
-"""Verbs that are cut off: killed after any step, interrupted, or over their budget. The same command finishes them.
+"""Verbs that are cut off in the middle of a step, interrupted, or over their budget. The same command finishes them.
 
-All of it under load: slots are served at every moment, and nothing that was acknowledged is lost.
+What is killed between its steps is in test_verbs_chained.py. All of it under load: slots are served at every moment,
+and nothing that was acknowledged is lost.
 """
 
 from __future__ import annotations
@@ -8,15 +9,12 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster_tool import SLOT_COUNT, Cluster, is_alive
-from outside_node import OutsideNode
 from verbs import (
     after_lines,
-    assert_removed,
     assert_whole,
     cut,
     done,
@@ -35,7 +33,6 @@ SLOW = ("--max-rate", "500kb")
 """With the 4 MB that the cluster holds: moving a quarter of it takes two seconds and more."""
 INTERRUPTED = 130
 ABORTED = 15
-OUTSIDE = 150
 
 
 @pytest.fixture(scope="module")
@@ -73,35 +70,6 @@ def moving_to(cluster: Cluster, name: str) -> Callable[[int], bool]:
     return lambda _: owned(cluster, name) > before
 
 
-@pytest.mark.parametrize(
-    ("growing", "shrinking"),
-    [
-        pytest.param(3, 2, id="units started, slots moved"),
-        pytest.param(8, 9, id="half introduced, half forgotten"),
-        pytest.param(18, 19, id="introduced, forgotten"),
-        pytest.param(25, 20, id="replicas attached, told to forget"),
-        pytest.param(30, 22, id="slots moved, first Unit deleted"),
-    ],
-)
-def test_scaling_killed_after_a_step_is_finished_by_the_same_command(
-    cluster: Cluster, growing: int, shrinking: int
-) -> None:
-    before = ids_of(cluster)
-    with loaded(cluster):
-        killed(cluster, "scale", "--shards", "4", when=after_lines(cluster, growing))
-        done(cluster, "scale", "--shards", "4")
-        assert even(cluster.masters())
-        assert len(cluster.masters()) == 4
-        new = set(ids_of(cluster)) - set(before)
-        assert len(new) == 2
-        killed(cluster, "scale", "--shards", "3", "--yes", when=after_lines(cluster, shrinking))
-        done(cluster, "scale", "--shards", "3", "--yes")
-
-    assert ids_of(cluster) == before
-    assert even(assert_whole(cluster, 3))
-    assert_removed(cluster, *new)
-
-
 def test_moves_killed_in_the_middle_are_finished_or_taken_back(cluster: Cluster) -> None:
     heavy = min(cluster.masters())
     weight = ("rebalance", "--weight", f"{heavy}=2")
@@ -116,26 +84,6 @@ def test_moves_killed_in_the_middle_are_finished_or_taken_back(cluster: Cluster)
 
     assert even(assert_whole(cluster, 3))
     assert open_slots(cluster) == []
-
-
-@pytest.mark.parametrize("line_count", [2, 5, 10])
-def test_adding_and_removing_killed_after_a_step_is_finished_by_the_same_command(
-    cluster: Cluster, tmp_path: Path, line_count: int
-) -> None:
-    node = OutsideNode(cluster, tmp_path / "outside", cluster.ports.first + OUTSIDE)
-    try:
-        with loaded(cluster):
-            add = ("scale", "add", node.name, "--role", "master")
-            killed(cluster, *add, when=after_lines(cluster, line_count))
-            done(cluster, *add)
-            assert owned(cluster, node.name) == SLOT_COUNT // 4
-            remove = ("scale", "remove", node.name, "--yes")
-            killed(cluster, *remove, when=after_lines(cluster, line_count))
-            done(cluster, *remove)
-        assert node.is_blank()
-        assert even(assert_whole(cluster, 3))
-    finally:
-        node.close()
 
 
 def stopped(cluster: Cluster, unit: str) -> Callable[[int], bool]:

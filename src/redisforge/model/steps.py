@@ -24,12 +24,17 @@ class StartUnit(_Step, frozen=True, kw_only=True, tag="start_unit"):
 
 
 class RestartUnit(_Step, frozen=True, kw_only=True, tag="restart_unit"):
-    """Stop the Unit, place its files and start it again."""
+    """Stop the Unit, place its files and start it again.
+
+    With `keep_identity` a node's nodes.conf is copied into its Unit's folder before: a newer version may write it so
+    that an older cannot read it.
+    """
 
     unit: str
+    keep_identity: bool = False
 
     def __str__(self) -> str:
-        return f"restart {self.unit}"
+        return f"restart {self.unit}{' and keep a copy of its nodes.conf' if self.keep_identity else ''}"
 
 
 class StopUnit(_Step, frozen=True, kw_only=True, tag="stop_unit"):
@@ -192,16 +197,7 @@ class NoteApplied(_Step, frozen=True, kw_only=True, tag="note_applied"):
         return f"record that {self.unit} has its settings"
 
 
-class KeepIdentity(_Step, frozen=True, kw_only=True, tag="keep_identity"):
-    """Copy a node's nodes.conf into its Unit's folder: a newer version may write it so that an older cannot read it."""
-
-    unit: str
-
-    def __str__(self) -> str:
-        return f"keep a copy of the nodes.conf of {self.unit}"
-
-
-UnitStep = StartUnit | RestartUnit | StopUnit | RemoveUnit | RefreshUnit | NoteApplied | KeepIdentity
+UnitStep = StartUnit | RestartUnit | StopUnit | RemoveUnit | RefreshUnit | NoteApplied
 NodeStep = (
     SetConfigEpoch
     | AssignSlots

@@ -34,8 +34,8 @@ class Declared(msgspec.Struct, frozen=True):
 
 
 class ApplyConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """`nodes` by name; `settable` directives take CONFIG SET. A node counts as done when it was told, or started, at or
-    after `since_s` (seconds since the epoch, by the host's clock)."""
+    """`nodes` by name; `settable` directives take CONFIG SET. A node counts as done when it is as declared, or was
+    told, or started, at or after `since_s` (seconds since the epoch, by the host's clock)."""
 
     nodes: Mapping[str, Declared]
     settable: frozenset[str]
@@ -85,7 +85,7 @@ def apply_phase(topology: Topology, facts: Facts, wanted: ApplyConfig) -> Phase 
     needs = {name: need_of(facts, wanted, name) for name in wanted.nodes if not _is_done(facts, wanted, name)}
     restarting = {name: need for name, need in needs.items() if need.restart_for}
     for name in sorted(set(needs) - set(restarting)):
-        return _told(name, needs[name])
+        return _told(facts, wanted, name, needs[name])
     if not restarting:
         return left_unread(topology, facts)
     reasons = dict.fromkeys(reason for need in restarting.values() for reason in need.restart_for)
@@ -94,20 +94,21 @@ def apply_phase(topology: Topology, facts: Facts, wanted: ApplyConfig) -> Phase 
     return restart_phase(topology, facts, restart)
 
 
-def _told(name: str, need: Need) -> Phase:
+def _told(facts: Facts, wanted: ApplyConfig, name: str, need: Need) -> Phase:
+    """What is done already is not done again, or a run that is always killed after its first step would not get on."""
     settings = tuple((difference.name, difference.wanted) for difference in need.told)
     steps: list[Step] = [SetSettings(node=name, settings=settings, why=_WHY)] if settings else []
-    steps += [
-        NoteApplied(unit=name, why="nothing has to restart for it any more"),
-        RefreshUnit(unit=name, why="a later start keeps it"),
-    ]
+    if settings or facts.units[name].config_hash != wanted.nodes[name].config_hash:
+        steps.append(NoteApplied(unit=name, why="nothing has to restart for it any more"))
+    steps.append(RefreshUnit(unit=name, why="a later start keeps it"))
     return Phase(title=f"tell {name} its settings", steps=tuple(steps), gate=Gate("settled", 60.0))
 
 
 def _is_done(facts: Facts, wanted: ApplyConfig, name: str) -> bool:
     unit, declared = facts.units[name], wanted.nodes[name]
     current = (unit.config_hash, unit.placed_hash) == (declared.config_hash, declared.placed_hash)
-    return current and max(unit.applied_at_s, unit.started_at_s) >= wanted.since_s
+    is_new = max(unit.applied_at_s, unit.started_at_s) >= wanted.since_s  # whatever it says of its settings
+    return current and (is_new or need_of(facts, wanted, name).is_none)
 
 
 _VERBS = {

@@ -15,7 +15,6 @@ from redisforge.model.steps import (
     AllowReads,
     AssignSlots,
     Forget,
-    KeepIdentity,
     Meet,
     MendSlots,
     MoveSlots,
@@ -99,8 +98,6 @@ def _apply_one(topology: Topology, facts: Facts, step: Step, wishes: Wishes) -> 
     if isinstance(step, RefreshUnit):
         unit = facts.units[step.unit]
         return _with_unit(facts, _replace(unit, placed_hash=wishes.placed_hashes.get(step.unit, "")))
-    if isinstance(step, KeepIdentity):
-        return facts
     if isinstance(step, NoteApplied):
         told = _replace(facts.units[step.unit], config_hash=wishes.config_hashes.get(step.unit, ""))
         return _with_unit(facts, _replace(told, applied_at_s=facts.observed_at_s))

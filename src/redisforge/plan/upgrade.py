@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts
-from redisforge.model.steps import KeepIdentity, Phase
+from redisforge.model.steps import Phase, RestartUnit
 from redisforge.model.topology import Role, Topology
 from redisforge.plan.ready import left_unread, whole_first
 from redisforge.plan.restart import Restart, hand_over_first, stop_and_start
@@ -51,8 +51,8 @@ def upgrade_phase(topology: Topology, facts: Facts, wanted: Upgrade) -> Phase | 
     phase = stop_and_start(topology, facts, node, why)
     if not node.reachable or not phase.title.startswith("restart"):
         return phase
-    keep = KeepIdentity(unit=node.name, why="the old version can be put back with it")
-    return replace(phase, title=f"upgrade {node.name} to {wanted.version}", steps=(keep, *phase.steps))
+    kept = RestartUnit(unit=node.name, keep_identity=True, why=why)
+    return replace(phase, title=f"upgrade {node.name} to {wanted.version}", steps=(kept,))
 
 
 def is_upgraded(facts: Facts, wanted: Upgrade, name: str) -> bool:

@@ -14,7 +14,6 @@ from redisforge.model.steps import (
     AllowReads,
     AssignSlots,
     Forget,
-    KeepIdentity,
     Meet,
     NodeStep,
     NoteApplied,
@@ -76,15 +75,14 @@ class Worker:
         if isinstance(step, NoteApplied):
             await runtime.note_applied(self._units[step.unit], facts.units[step.unit])
             return
-        if isinstance(step, KeepIdentity):
-            await keep_identity(self._cluster, step.unit)
-            return
         if isinstance(step, RefreshUnit):
             await runtime.place([self._units[step.unit]])
             return
         if isinstance(step, StartUnit):
             await self.start([step])
             return
+        if isinstance(step, RestartUnit) and step.keep_identity:
+            await keep_identity(self._cluster, step.unit)
         await runtime.stop([step.unit])
         if isinstance(step, RestartUnit):
             await runtime.start([self._units[step.unit]])
