@@ -68,13 +68,14 @@ def test_an_upgrade_under_load_is_not_noticed(make_cluster: MakeCluster, old: st
 
 def test_an_older_version_is_refused_and_so_is_another_engine(fresh: Cluster) -> None:
     pids = fresh.pids()
-    older = fresh.run("upgrade", "--redis", "8.0", "--yes")
+    older = fresh.run("upgrade", "--redis", "8.0", answer="y\n")
     other = fresh.run("upgrade", "--valkey", "9.1", "--yes")
     fresh.declare(engine={"version": "8.0"})
     up = fresh.run("up")
 
     assert (older.status, other.status, up.status) == (9, 9, 9)
     assert "RDB version" in older.stderr
+    assert "There is no way back" not in older.stdout + older.stderr, "nobody is asked for what is refused anyway"
     assert "runs redis, not valkey" in other.stderr
     assert "is older" in up.stderr
     assert fresh.pids() == pids

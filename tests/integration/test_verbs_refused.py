@@ -68,6 +68,22 @@ def assert_refused(cluster: Cluster, *arguments: str, status: int, says: tuple[s
         assert picture(cluster) == before
 
 
+def test_who_would_be_refused_is_not_asked_and_a_no_changes_nothing(cluster: Cluster) -> None:
+    """The plan is shown before the question."""
+    before = picture(cluster)
+    unknown = cluster.run("scale", "remove", "redis-77", answer="y\n")
+    assert unknown.status == UNKNOWN, str(unknown)
+    assert "Take redis-77 out" not in unknown.stdout + unknown.stderr
+    replica = cluster.pair()[1]
+    for words in (("scale", "remove", replica, "--force"), ("scale", "--replicas", "0")):
+        no = cluster.run(*words, answer="n\n")
+        assert no.status not in (0, 1), str(no)
+        plan, question, _ = no.stdout.partition("Take ")
+        assert question, str(no)
+        assert f"stop and delete {replica}" in plan
+        assert picture(cluster) == before
+
+
 # --- the node that is to be added ---
 
 

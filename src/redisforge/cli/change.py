@@ -102,6 +102,22 @@ def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as
         show(report)
 
 
+def confirm(cluster: Cluster, verb: Verb, question: str, *, as_json: bool) -> None:
+    """Show the plan of a verb and ask whether to go on; nothing is asked where there is nothing to do.
+
+    What is refused is refused before anybody is asked. Raises as `plan_change`, and typer.Abort for a no.
+    """
+    from redisforge.cli.output import print_plan
+    from redisforge.runbooks.change import plan_change
+
+    plan = plan_change(cluster, verb)
+    if not plan.phases:
+        return
+    if not as_json:
+        print_plan(plan, as_json=False)
+    typer.confirm(question, abort=True, err=as_json)
+
+
 def show(report: ChangeReport) -> None:
     """The report in a line or two."""
     if report.phases:

@@ -71,7 +71,7 @@ def scale(
     """
     if context.invoked_subcommand is not None:
         return
-    from redisforge.cli.change import run
+    from redisforge.cli.change import confirm, run
     from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.scale import scale_verb
 
@@ -82,7 +82,9 @@ def scale(
         declared_replicas if replicas is None else replicas,
         _options(weight, max_rate, max_key_size),
     )
-    _ask_if_smaller(found, shards, replicas, asked=yes or dry_run)
+    if not (yes or dry_run) and _is_smaller(found, shards, replicas):
+        question = f"Take nodes out of {found.topology.name} and delete them, once their slots are elsewhere?"
+        confirm(found, verb, question, as_json=as_json)
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
 
 
@@ -140,19 +142,19 @@ def remove(
 
     The data folder of a node that RedisForge runs is deleted at the end: everything in it is elsewhere by then.
     """
-    from redisforge.cli.change import run
+    from redisforge.cli.change import confirm, run
     from redisforge.runbooks.audit import has_worked
     from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.scale import remove_verb
 
     found = the_cluster(cluster)
-    if not (yes or dry_run):
-        typer.confirm(f"Take {node} out of {found.topology.name} and delete it?", abort=True)
     verb = remove_verb(
         node,
         _options(weight, max_rate, max_key_size, force=force),
         removed_before=lambda: has_worked(found.layout, "scale", f"remove {node}"),
     )
+    if not (yes or dry_run):
+        confirm(found, verb, f"Take {node} out of {found.topology.name} and delete it?", as_json=as_json)
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
 
 
@@ -220,8 +222,7 @@ def _declared_size(cluster: Cluster) -> tuple[int, int]:
     return topology.shards, topology.replicas
 
 
-def _ask_if_smaller(cluster: Cluster, shards: int | None, replicas: int | None, *, asked: bool) -> None:
+def _is_smaller(cluster: Cluster, shards: int | None, replicas: int | None) -> bool:
     topology = cluster.topology
     fewer_shards = shards is not None and shards < topology.shards
-    if not asked and (fewer_shards or (replicas is not None and replicas < topology.replicas)):
-        typer.confirm(f"Take nodes out of {topology.name} and delete them, once their slots are elsewhere?", abort=True)
+    return fewer_shards or (replicas is not None and replicas < topology.replicas)

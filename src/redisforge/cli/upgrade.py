@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from redisforge.cli.change import run
+from redisforge.cli.change import confirm, run
 from redisforge.cli.options import (
     AbortOption,
     ClusterOption,
@@ -55,7 +55,6 @@ def upgrade(
     engine = Engine("redis" if redis else "valkey", redis or valkey)
     verb = upgrade_verb(found, engine, finished_steps_only, force=force)
     if not (yes or dry_run):
-        typer.confirm(
-            f"Take {found.topology.name!r} to {engine.kind} {engine.version}? There is no way back.", abort=True
-        )
+        question = f"Take {found.topology.name!r} to {engine.kind} {engine.version}? There is no way back."
+        confirm(found, verb, question, as_json=as_json)
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
