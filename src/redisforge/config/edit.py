@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from redisforge.config.problems import OptionPath
-from redisforge.config.yaml_lines import UnreadableYamlError, plain_value, read_yaml
+from redisforge.config.yaml_lines import Document, UnreadableYamlError, plain_value, read_yaml
 
 
 def set_option(text: str, path: OptionPath, value: str) -> str | None:
@@ -22,19 +22,22 @@ def set_option(text: str, path: OptionPath, value: str) -> str | None:
     except UnreadableYamlError:
         return None
     wanted = _with(document.data or {}, path, _read_back(value))
-    lines = text.splitlines()
+    lines = text.splitlines(keepends=True)
+    end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
+    if lines and not lines[-1].endswith(("\n", "\r")):
+        lines[-1] += end
     if path in document.lines:
         changed = _replaced(lines, document.lines[path], str(path[-1]), value)
     elif len(path) == 1:
-        changed = [*lines, f"{path[0]}: {value}"]
+        changed = [*lines, f"{path[0]}: {value}{end}"]
     elif path[:1] in document.lines:
-        line = document.lines[path[:1]]
-        changed = [*lines[:line], f"  {path[1]}: {value}", *lines[line:]]
+        line, indent = document.lines[path[:1]], _indent(lines, document, path[:1])
+        changed = [*lines[:line], f"{indent}{path[1]}: {value}{end}", *lines[line:]]
     else:
-        changed = [*lines, f"{path[0]}:", f"  {path[1]}: {value}"]
+        changed = [*lines, f"{path[0]}:{end}", f"  {path[1]}: {value}{end}"]
     if changed is None or wanted is None:
         return None
-    result = "\n".join(changed) + "\n"
+    result = "".join(changed)
     try:
         return result if read_yaml(result.encode()).data == wanted else None
     except UnreadableYamlError:
@@ -46,9 +49,18 @@ def _read_back(value: str) -> object:
     return value[1:-1] if value[:1] in {'"', "'"} else plain_value(value)
 
 
+def _indent(lines: list[str], document: Document, section: OptionPath) -> str:
+    """How the options of a section are indented: as the first of them is, or by two spaces if there is none."""
+    inside = [line for path, line in document.lines.items() if path[:-1] == section and path != section]
+    first = lines[min(inside) - 1] if inside else "  "
+    return first[: len(first) - len(first.lstrip(" "))]
+
+
 def _replaced(lines: list[str], number: int, name: str, value: str) -> list[str] | None:
     """The lines with the value of `name: value` in line `number` (from 1) replaced; a comment behind it stays."""
-    match = re.fullmatch(rf"(\s*{re.escape(name)}\s*:[ \t]+)([^#]*?)([ \t]*(?:#.*)?)", lines[number - 1])
+    match = re.fullmatch(
+        rf"(\ufeff?\s*{re.escape(name)}\s*:[ \t]+)([^#\r\n]*?)([ \t]*(?:#.*)?[\r\n]*)", lines[number - 1]
+    )
     if match is None:
         return None
     return [*lines[: number - 1], f"{match[1]}{value}{match[3]}", *lines[number:]]
@@ -61,7 +73,9 @@ def _with(data: Any, path: OptionPath, value: object) -> Any:
     for name in path[:-1]:
         if not isinstance(place, dict):
             return None
-        place = place.setdefault(name, {})  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+        if place.get(name) is None:  # pyright: ignore[reportUnknownMemberType]
+            place[name] = {}  # a section without options reads as nothing
+        place = place[name]  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(place, dict):
         return None
     place[path[-1]] = value
