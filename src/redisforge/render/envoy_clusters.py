@@ -120,7 +120,7 @@ def _redis_cluster(pool: Pool) -> dict[str, Value]:
             True, "A node that has left the cluster is dropped at once, however well it is."
         )
         specific["health_checks"] = Noted(
-            [_ping(interval_s=1, timeout_s=1, unhealthy_threshold=1)],
+            [_ping(interval_s=1, timeout_s=1, unhealthy_threshold=1, healthy_threshold=2)],
             "A replica that is down or still loading gets no reads. Writes and reads of a master do not ask "
             "for its health: only the owner of a slot can serve it.",
         )
@@ -167,7 +167,7 @@ def _pubsub_cluster(pool: Pool) -> dict[str, Value]:
         **_whereabouts(pool),
         "lb_policy": "LEAST_REQUEST",
         "health_checks": Noted(
-            [_ping(interval_s=2, timeout_s=2, unhealthy_threshold=3)],
+            [_ping(interval_s=2, timeout_s=2, unhealthy_threshold=3, healthy_threshold=1)],
             "PING as the same user: a node that is down, stuck or still loading gets no subscribers.",
         ),
         "close_connections_on_host_health_failure": Noted(
@@ -208,13 +208,15 @@ def _at_once() -> Noted:
     )
 
 
-def _ping(*, interval_s: int, timeout_s: int, unhealthy_threshold: int) -> Value:
+def _ping(*, interval_s: int, timeout_s: int, unhealthy_threshold: int, healthy_threshold: int) -> Value:
+    """One PONG is not enough for reads: a replica that has just started answers before it is told to refuse them."""
     return {
         "interval": f"{interval_s}s",
         "timeout": f"{timeout_s}s",
         "unhealthy_threshold": unhealthy_threshold,
-        "healthy_threshold": 1,
+        "healthy_threshold": healthy_threshold,
         "unhealthy_interval": Noted("0.25s", "A node that comes up is used a quarter of a second later."),
+        "healthy_edge_interval": Noted("0.25s", "From the first answer on to the one that counts."),
         "no_traffic_interval": "0.25s",
         "no_traffic_healthy_interval": f"{interval_s}s",
         "custom_health_check": {

@@ -237,6 +237,13 @@ def test_limits_come_from_the_settings() -> None:
     assert threshold == {"max_connections": 1234, "max_pending_requests": 567}
 
 
+def test_one_answer_of_a_node_that_was_down_is_not_enough_for_reads() -> None:
+    """It gives the first before a verb has told it to refuse reads; the second counts, a quarter of a second later."""
+    (check,) = clusters(context())["redis_readonly_user_replicas"]["health_checks"]
+    assert (check["healthy_threshold"], check["unhealthy_threshold"]) == (2, 1)
+    assert check["healthy_edge_interval"] == check["unhealthy_interval"] == "0.25s"
+
+
 def test_pubsub_hands_connections_to_healthy_nodes_only() -> None:
     proxy = filter_of(listeners(context())["pubsub"])
     assert proxy["@type"].endswith("TcpProxy")
