@@ -117,6 +117,31 @@ class ChangingWorld(World):
         if data.draw(st.booleans(), label="gossip goes on"):
             self.settle()
 
+    def run_hurt(self, verb: Verb, data: st.DataObject) -> None:
+        """Carry a verb out while nodes crash, between its phases, and once more after it was cut in one. Raises
+        RedisForgeError."""
+        for is_cut in (*[True] * data.draw(st.integers(0, 2), label="cuts"), False):
+            planner, began = self.begin(verb), len(self.phases)
+            cut_after = data.draw(st.integers(0, 8), label="whole phases") if is_cut else PHASE_LIMIT
+            crashes = data.draw(st.lists(st.integers(0, 10), max_size=2), label="crash before phase")
+            while phase := self.ask(planner):
+                number = len(self.phases) - began
+                assert number <= PHASE_LIMIT, f"no end: {_history(self)}"
+                if number > cut_after:
+                    self.carry_out(some_of(phase.steps, data))
+                    self._crash_one(data)
+                    break
+                self.carry_out(phase.steps)
+                self.wait_for(phase)
+                if number in crashes:
+                    self._crash_one(data)
+        self.declare(verb.result(self.topology, self.facts))
+
+    def _crash_one(self, data: st.DataObject) -> None:
+        """Of the nodes that run and have a keeper."""
+        running = sorted(node.name for node in self.facts.reachable_nodes() if node.name in self.facts.units)
+        self.crash(data.draw(st.sampled_from(running), label="crashes"))
+
     def ask(self, planner: Planner) -> Phase | None:
         """The phase that a verb wants now; it has been checked."""
         self._seen = self.facts
@@ -159,6 +184,18 @@ class ChangingWorld(World):
         """The Unit and its keeper die; its disk stays."""
         super().kill(name)
         self.killed = self.killed or self.is_formed
+
+    def crash(self, name: str) -> None:
+        """kill -9 of a node's process: its keeper has a replica take over, if one is fit, and starts it again."""
+        was_killed, node = self.killed, self.facts.nodes[name]
+        self.kill(name)
+        replicas = [other for other in self.facts.reachable_nodes() if other.master_id == node.id]
+        fit = [other.name for other in replicas if other.master_link_up and is_electable(self.facts, other.name)]
+        if node.slots and fit:
+            self.fail_over(fit[0])
+        self._start(name, permit_blank=False)
+        self.settle()
+        self.killed = was_killed
 
     def settle(self) -> None:
         """Gossip spreads, a second passes, and who was removed is known to nobody that has forgotten it."""
@@ -415,11 +452,11 @@ def disturb(world: ChangingWorld, data: st.DataObject, names: Iterable[str]) -> 
     for name in data.draw(st.lists(st.sampled_from(sorted(names)), max_size=3), label="failovers"):
         if name in world.facts.nodes:
             world.settle()  # whoever has not heard of the last move is not elected
-            if _is_electable(world.facts, name):
+            if is_electable(world.facts, name):
                 world.fail_over(name)
 
 
-def _is_electable(facts: Facts, name: str) -> bool:
+def is_electable(facts: Facts, name: str) -> bool:
     """Whether a majority of the masters with slots knows the node: nobody votes for one that he has forgotten."""
     voters = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
     known = [node for node in voters if any(peer.id == facts.nodes[name].id for peer in node.peers)]

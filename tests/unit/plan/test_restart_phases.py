@@ -75,6 +75,20 @@ def test_a_restart_that_was_cut_is_finished(topology: Topology, data: st.DataObj
 
 
 @many
+@given(topologies(least_replicas=1), st.data())
+def test_nodes_crash_meanwhile(topology: Topology, data: st.DataObject) -> None:
+    """kill -9 of masters and replicas, those that restart and others, between phases and in the middle."""
+    world = changing_world(topology)
+    names = [node.name for node in topology.nodes]
+    chosen = frozenset(data.draw(st.sets(st.sampled_from(names), min_size=1), label="restart"))
+    began_s = world.facts.observed_at_s
+    world.run_hurt(restart(chosen, began_s), data)
+    world.run(restart(chosen, began_s))
+    assert_in_order(world)
+    assert all(world.facts.units[name].started_at_s >= began_s for name in chosen)
+
+
+@many
 @given(topologies(), st.data())
 def test_a_master_without_a_replica_is_restarted_by_force_only(topology: Topology, data: st.DataObject) -> None:
     world = changing_world(topology)

@@ -116,6 +116,18 @@ def test_a_scale_that_was_cut_is_taken_back(
 
 
 @many
+@given(topologies(), st.integers(3, 6), st.integers(0, 2), st.data())
+def test_nodes_crash_meanwhile(topology: Topology, shards: int, replicas: int, data: st.DataObject) -> None:
+    """kill -9 of masters and replicas, of those that join and those that leave, between phases and in the middle."""
+    world = changing_world(topology)
+    verb = scale_verb(shards, replicas, Options())
+    carefully(lambda: world.run_hurt(verb, data))
+    carefully(lambda: world.run(verb))  # a crash after the last phase is healed by the next run
+    assert_in_order(world)
+    assert_shape(world, shards, replicas)
+
+
+@many
 @given(topologies(least_shards=3), st.data())
 def test_one_node_is_removed(topology: Topology, data: st.DataObject) -> None:
     """A master, a replica, or one that is dead."""
