@@ -29,8 +29,8 @@ from verbs import (
 pytestmark = pytest.mark.integration
 
 VALUE = "x" * 2000
-SLOW = ("--max-rate", "500kb")
-"""With the 4 MB that the cluster holds: moving a quarter of it takes two seconds and more."""
+SLOW = ("--max-rate", "200kb")
+"""With the 4 MB that the cluster holds: moving a sixth of it takes three seconds and more."""
 INTERRUPTED = 130
 ABORTED = 15
 
