@@ -73,14 +73,16 @@ def told(topology: Topology, facts: Facts) -> Reasons:
 
 
 def untold(facts: Facts) -> tuple[tuple[NodeFacts, NodeFacts], ...]:
-    """(node, other) for each node in the cluster that another one does not name in CLUSTER SLOTS."""
+    """(node, other) for each node in the cluster that another one does not name in CLUSTER SLOTS, and could: a master
+    without slots, and its replicas, are in nobody's answer."""
     nodes = facts.reachable_nodes()
+    idle = {node.id for node in nodes if node.role is Role.MASTER and not node.slots}
     return tuple(
         (node, other)
         for node in nodes
         if node.listed is not None
         for other in nodes
-        if (other.slots or other.master_link_up) and other.id not in node.listed
+        if (other.slots or (other.master_link_up and other.master_id not in idle)) and other.id not in node.listed
     )
 
 

@@ -99,6 +99,7 @@ class Runner:
             seen = await self._wait(phase, facts)
             await self._note_elections(phase, facts)
         except RedisForgeError as error:
+            error.next_step = error.next_step or f"`{self._again}` goes on from here"  # a node that has just died
             seconds = time.monotonic() - began
             self._journal.write(
                 "phase", what=phase.title, result=f"{type(error).__name__}: {error.what}", seconds=seconds

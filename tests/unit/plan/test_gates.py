@@ -298,6 +298,15 @@ def test_who_is_not_told_of_whom() -> None:
     ]
 
 
+def test_nobody_is_told_of_an_empty_master_or_its_replicas() -> None:
+    """CLUSTER SLOTS has them once they have slots: after a scale that was cut they wait, and nobody waits for them."""
+    hidden = listing_all_but("redis-2", "redis-1", "redis-4")(TOPOLOGY, FORMED)
+    assert hidden.nodes["redis-4"].master_id == hidden.nodes["redis-1"].id
+    emptied = line_with("redis-1", slots=())(TOPOLOGY, hidden)
+    assert len(untold(hidden)) == 2
+    assert untold(emptied) == ()
+
+
 @pytest.mark.parametrize(
     "edit",
     [endpoint_with("envoy-2", "NOAUTH"), envoy_with("envoy-2", problem="down"), envoy_with("envoy-2", hosts=())],
