@@ -6,13 +6,12 @@ and nothing that was acknowledged is lost.
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, is_alive
+from cluster_tool import SLOT_COUNT, Cluster
 from verbs import (
     after_lines,
     assert_whole,
@@ -23,7 +22,9 @@ from verbs import (
     killed,
     loaded,
     open_slots,
+    owned,
     raise_commented,
+    stopped,
 )
 
 pytestmark = pytest.mark.integration
@@ -50,20 +51,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.close()
 
 
-def owned(cluster: Cluster, name: str) -> int:
-    """How many slots a node says it owns; 0 while it is not there."""
-    topology = json.loads((cluster.path / "topology.json").read_text())
-    if name not in {node["name"] for node in topology["nodes"]}:
-        return 0
-    try:
-        with cluster.node_client(name) as client:
-            table = client.execute_command("CLUSTER NODES")
-    except OSError:
-        return 0
-    myself = next(entry for entry in table.values() if "myself" in entry["flags"])
-    return sum(int(slots[-1]) - int(slots[0]) + 1 for slots in myself["slots"])
-
-
 def moving_to(cluster: Cluster, name: str) -> Callable[[int], bool]:
     """A condition for `cut`: the node has got some slots since, and not all yet."""
     before = owned(cluster, name)
@@ -84,12 +71,6 @@ def test_moves_killed_in_the_middle_are_finished_or_taken_back(cluster: Cluster)
 
     assert even(assert_whole(cluster, 3))
     assert open_slots(cluster) == []
-
-
-def stopped(cluster: Cluster, unit: str) -> Callable[[int], bool]:
-    """A condition for `cut`: the Unit's keeper has ended, and nobody has started it again yet."""
-    keeper = cluster.keeper_pid(unit)
-    return lambda _: not is_alive(keeper)
 
 
 def test_a_restart_killed_while_a_node_is_stopped_is_finished_by_the_same_command(cluster: Cluster) -> None:
@@ -124,10 +105,10 @@ def test_ctrl_c_during_a_move_ends_it_at_a_clean_point(cluster: Cluster) -> None
 def test_a_budget_that_cannot_be_kept_stops_the_verb_at_a_safe_point(cluster: Cluster) -> None:
     before = ids_of(cluster)
     with loaded(cluster):
-        stopped = cluster.run("scale", "--shards", "4", "--abort-over", "1")
-        assert stopped.status == ABORTED, str(stopped)
-        assert "1 ms were allowed" in stopped.stderr
-        assert "the same command goes on from here" in stopped.stderr
+        aborted = cluster.run("scale", "--shards", "4", "--abort-over", "1")
+        assert aborted.status == ABORTED, str(aborted)
+        assert "1 ms were allowed" in aborted.stderr
+        assert "the same command goes on from here" in aborted.stderr
         assert open_slots(cluster) == []
         assert cluster.status()["cluster"]["slots_ok"] == SLOT_COUNT
         done(cluster, "scale", "--shards", "4")

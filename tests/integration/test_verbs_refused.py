@@ -236,3 +236,25 @@ def test_a_cluster_in_the_state_fail(make_cluster: MakeCluster) -> None:
     cluster.await_health()
     assert cluster.read_keys(keys) == keys
     assert open_slots(cluster) == []
+
+
+# --- zones ---
+
+
+def test_a_removal_that_leaves_most_masters_in_one_zone(make_cluster: MakeCluster) -> None:
+    """Four masters in three zones: two of them share one. Without any of the other two, its loss would be the end."""
+    hosts = [{"name": f"host-{zone}", "address": f"127.0.0.1{n}", "zone": zone} for n, zone in enumerate("abc", 1)]
+    cluster = make_cluster(hosts=hosts, shards=4, replicas=1)
+    cluster.up()
+    zones: dict[str, list[str]] = {}
+    for name, node in cluster.masters().items():
+        zones.setdefault(node["zone"], []).append(name)
+    crowded = next(zone for zone, names in zones.items() if len(names) == 2)
+    assert sorted(map(len, zones.values())) == [1, 1, 2]
+
+    for lonely in (names[0] for zone, names in zones.items() if zone != crowded):
+        says = (f"without {lonely} most masters would stand in one zone", f"zone {crowded}: 2 of 3", "no majority")
+        command = ("scale", "remove", lonely, "--force", "--yes")
+        assert_refused(cluster, *command, status=REFUSED, says=says, steps_out="redisforge rebalance --roles")
+    allowed = cluster.run("scale", "remove", zones[crowded][0], "--force", "--dry-run")
+    assert allowed.status == 0, str(allowed)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import redis
 import yaml
-from cluster_tool import ADDRESS, SLOT_COUNT, Cluster, until
+from cluster_tool import ADDRESS, SLOT_COUNT, Cluster, is_alive, until
 from load import Load
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference"
@@ -167,6 +168,20 @@ def reads_from(cluster: Cluster, port: int) -> bool:
     return any(not host.get("health_status", {}).get("failed_active_health_check") for host in here)
 
 
+def owned(cluster: Cluster, name: str) -> int:
+    """How many slots a node says it owns; 0 while it is not there."""
+    topology = json.loads((cluster.path / "topology.json").read_text())
+    if name not in {node["name"] for node in topology["nodes"]}:
+        return 0
+    try:
+        with cluster.node_client(name) as client:
+            table = client.execute_command("CLUSTER NODES")
+    except (redis.RedisError, OSError):
+        return 0
+    myself = next(entry for entry in table.values() if "myself" in entry["flags"])
+    return sum(int(slots[-1]) - int(slots[0]) + 1 for slots in myself["slots"])
+
+
 # --- cut off ---
 
 
@@ -204,3 +219,9 @@ def killed(cluster: Cluster, *arguments: str, when: Callable[[int], object]) -> 
 def after_lines(cluster: Cluster, count: int) -> Callable[[int], bool]:
     """A condition for `cut`: the verb has written so many lines into the journal."""
     return lambda pid: len(journal_of(cluster, pid)) >= count
+
+
+def stopped(cluster: Cluster, unit: str) -> Callable[[int], bool]:
+    """A condition for `cut`: the Unit's keeper has ended, and nobody has started it again yet."""
+    keeper = cluster.keeper_pid(unit)
+    return lambda _: not is_alive(keeper)
