@@ -73,6 +73,21 @@ def test_moves_killed_in_the_middle_are_finished_or_taken_back(cluster: Cluster)
     assert open_slots(cluster) == []
 
 
+@pytest.mark.parametrize("line_count", [9, 12, 18])
+def test_a_removal_killed_while_nodes_are_forgotten_is_taken_back(cluster: Cluster, line_count: int) -> None:
+    """Those who have forgotten a node tell the others for a minute, who then forget it too: with slots, if it has got
+    some meanwhile."""
+    before = ids_of(cluster)
+    with loaded(cluster):
+        done(cluster, "scale", "--shards", "4")
+        killed(cluster, "scale", "--shards", "3", "--yes", when=after_lines(cluster, line_count))
+        done(cluster, "scale", "--shards", "4")
+        assert even(assert_whole(cluster, 4))
+        done(cluster, "scale", "--shards", "3", "--yes")
+    assert ids_of(cluster) == before
+    assert even(assert_whole(cluster, 3))
+
+
 def test_a_restart_killed_while_a_node_is_stopped_is_finished_by_the_same_command(cluster: Cluster) -> None:
     master, replica = cluster.pair()
     before = cluster.pids()

@@ -2,7 +2,8 @@
 
 The order, each phase behind its gate:
 
-    1  the Units of new nodes start, and everybody gets to know them
+    1  the Units of new nodes start, and everybody gets to know them; one that a cut-off run had begun to forget gets
+       another id first (plan/renewing.py)
     2  new replicas attach: to the shard that they were placed for, to the master that was named, or where they protect
        most. New masters stay empty until 4, and have their replicas first: no key is ever in one copy only
     3  the cluster is in order: all agree on the slots, none is open, replicas in sync, Envoys follow
@@ -41,6 +42,7 @@ from redisforge.plan.balance import Holder, InsufficientRoomError, Move, balance
 from redisforge.plan.joining import forget_dead, introduce, tell_slots
 from redisforge.plan.ready import left_unread, refuse_reads, takes_reads, whole_first
 from redisforge.plan.refusals import refuse_data_risks
+from redisforge.plan.renewing import renew
 from redisforge.plan.resize import id_of, idle_masters
 from redisforge.plan.starting import Wishes, start_units
 from redisforge.plan.view import known_ids, neediest_master, newest_owners, shard_owner
@@ -76,6 +78,7 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
         return _but_for(done, phase)
     refuse_data_risks(rest, seen)
     for phase in (
+        renew(rest, seen),
         introduce(rest, seen),
         tell_slots(rest, seen),
         _attach(rest, seen, wanted),

@@ -23,6 +23,7 @@ from redisforge.model.slots import SLOT_COUNT, count, merge, subtract
 from redisforge.model.steps import (
     AssignSlots,
     Forget,
+    Meet,
     MoveSlots,
     Phase,
     Promote,
@@ -291,6 +292,9 @@ class ChangingWorld(World):
                 self._check_parting(step.node, step, parting)
             elif isinstance(step, Forget):
                 self._check_forget(step)
+            elif isinstance(step, Meet):
+                met = {self.facts.nodes[name].id for name in (step.node, step.other)}
+                assert not met & self.removed_ids, f"{step}: it was forgotten, and gossip still spreads that"
         moved = [r for step in phase.steps if isinstance(step, MoveSlots) for r in step.slots]
         assert count(merge(moved)) == count(moved), "a slot is moved twice at once"
         refusing = [step.node for step in phase.steps if isinstance(step, RefuseReads)]
