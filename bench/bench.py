@@ -22,6 +22,7 @@ from pathlib import Path
 from bench_handoff import handoff_windows
 from bench_lost import lost_windows
 from bench_moving import moving
+from bench_noticed import noticed
 from figure import Figure
 from nodes import ports, started_nodes, until_ok
 from redisforge.config.load import load
@@ -51,6 +52,7 @@ def main() -> int:
         figures += handoff_windows(Path(folder), options.tries)
         figures += lost_windows(Path(folder), min(options.tries, 3))
         figures += moving(Path(folder), options.tries)
+        figures += noticed(Path(folder))
     load_average = os.getloadavg()[0]
     if options.json:
         print(json.dumps({"load": load_average, "figures": [{**f._asdict(), "ok": f.ok} for f in figures]}, indent=1))

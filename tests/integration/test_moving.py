@@ -153,6 +153,24 @@ async def test_an_unreachable_target_is_named_and_nothing_is_open(masters: Maste
     assert await read_data(masters, data) == data
 
 
+async def test_a_first_pair_that_cannot_begin_lets_the_others_end(masters: Masters) -> None:
+    """The others wait for the first pair to begin; one that never will must not keep them waiting."""
+    facts = await masters.facts()
+    by_size = sorted(facts.values(), key=lambda node: count(node.slots))
+    gone, other = SlotMove(by_size[-1], by_size[0], some(by_size[-1], 100)), by_size[-2]
+    masters.kill(gone.source.name)
+    try:
+        with pytest.raises(NodeError) as caught:
+            async with asyncio.timeout(60):
+                await move(masters, gone, SlotMove(other, by_size[1], some(other, 50)))
+        assert f"{gone.source.port}" in caught.value.where
+        left = [node for node in (await masters.facts()).values() if node.id == other.id]
+        assert not find_open(left)
+    finally:
+        masters.start(gone.source.name)
+    await until("all agree", masters.all_agree)
+
+
 @pytest.mark.parametrize("victim", ["source", "target"])
 async def test_a_node_dies_in_the_middle(masters: Masters, victim: str) -> None:
     data = await write_data(masters, KEYS)

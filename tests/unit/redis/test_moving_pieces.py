@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redisforge.model.facts import NodeFacts
+from redisforge.model.facts import NodeFacts, PeerView
 from redisforge.model.secret import Secret
 from redisforge.model.slots import SlotRange
 from redisforge.redis.connection import Login
 from redisforge.redis.moving import MoveProgress, MoveWatch, SlotMove
+from redisforge.redis.moving.agreement import unseen
 from redisforge.redis.moving.chunks import CHUNK_BYTES, choose_mover, chunk_bytes, cut, ranges_of, slots_of
 from redisforge.redis.moving.ends import Ends
 from redisforge.redis.moving.keys import Key, groups, migrate_command, volleys
@@ -151,3 +152,15 @@ async def test_a_node_that_was_given_early_is_not_given_again_in_anothers_turn()
     assert not waiting.done()
     await turns.give(second, "id-b", "id-t")
     await asyncio.wait_for(waiting, 5)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", ""]), min_size=40, max_size=40),
+    st.dictionaries(st.integers(0, 39), st.sampled_from(["a", "b", "nobody knows it"])),
+)
+def test_slots_whose_owner_a_node_does_not_see_yet(seen: list[str], wanted: dict[int, str]) -> None:
+    """As slot by slot would find it."""
+    slots = {name: ranges_of([slot for slot, owner in enumerate(seen) if owner == name]) for name in ("a", "b")}
+    view = [PeerView(id=name, address="10.0.0.1", port=7000, flags=(), slots=slots[name]) for name in slots]
+    by_owner = {owner: ranges_of([s for s, own in wanted.items() if own == owner]) for owner in set(wanted.values())}
+    assert slots_of(unseen(view, by_owner)) == sorted(slot for slot, owner in wanted.items() if seen[slot] != owner)

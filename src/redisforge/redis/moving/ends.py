@@ -83,8 +83,3 @@ class Ends:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def owners_of(view: Sequence[PeerView]) -> dict[int, str]:
-    """Owner's id by slot, as one node sees it."""
-    return {slot: peer.id for peer in view for current in peer.slots for slot in range(current.first, current.last + 1)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from redisforge.model.facts import NodeFacts
 from redisforge.model.slots import count
@@ -56,9 +57,10 @@ async def move_slots(
     tally = Tally(watch, sum(count(pair.slots) for pair in pairs))
     async with Ends(login) as ends:
         # Connected while the first slots are on their way, so that asking in the end takes no time.
-        connecting = asyncio.create_task(_connect(ends, masters))
+        begun = asyncio.Event()
+        connecting = asyncio.create_task(_connect(ends, masters, begun))
         try:
-            await _run_all(pairs, ends, engine_kind, tally)
+            await _run_all(pairs, _Running(ends, engine_kind, tally, Turns(), begun))
             await connecting
         finally:
             connecting.cancel()
@@ -74,17 +76,25 @@ async def move_slots(
     )
 
 
-async def _connect(ends: Ends, masters: Sequence[NodeFacts]) -> None:
+class _Running(NamedTuple):
+    """What all pairs of one call share. `begun`: the first pair has begun to move, or never will."""
+
+    ends: Ends
+    engine_kind: str
+    tally: Tally
+    turns: Turns
+    begun: asyncio.Event
+
+
+async def _connect(ends: Ends, masters: Sequence[NodeFacts], begun: asyncio.Event) -> None:
     """Connect to every master; one that cannot be reached is told about when it is asked."""
+    await begun.wait()
     await asyncio.gather(*(ends.to(node) for node in masters), return_exceptions=True)
 
 
-async def _run_all(pairs: Sequence[SlotMove], ends: Ends, engine_kind: str, tally: Tally) -> None:
+async def _run_all(pairs: Sequence[SlotMove], running: _Running) -> None:
     """All pairs at once; they take turns. The first failure lets the others end at a clean point."""
-    turns = Turns()
-    tasks = [
-        asyncio.create_task(_run(pair, Ends(ends.login, tls=ends.tls), engine_kind, tally, turns)) for pair in pairs
-    ]
+    tasks = [asyncio.create_task(_run(pair, running, leads=not number)) for number, pair in enumerate(pairs)]
     try:
         results = await asyncio.gather(*tasks, return_exceptions=True)
     except asyncio.CancelledError:
@@ -92,19 +102,26 @@ async def _run_all(pairs: Sequence[SlotMove], ends: Ends, engine_kind: str, tall
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+    finally:
+        running.begun.set()
     if errors := [result for result in results if result is not None]:
         raise errors[0]
 
 
-async def _run(move: SlotMove, own: Ends, engine_kind: str, tally: Tally, turns: Turns) -> None:
-    mover = choose_mover(move, engine_kind)
+async def _run(move: SlotMove, running: _Running, *, leads: bool) -> None:
+    """One pair. The others count and connect once the leading one moves: then that costs no time at all."""
+    mover = choose_mover(move, running.engine_kind)
+    tally, turns = running.tally, running.turns
     try:
-        async with own as ends:
+        if not leads:
+            await running.begun.wait()
+        async with running.ends.another() as ends:
             # Counting and connecting need no turn: done while other pairs move, they cost no time.
             sizes = await measure(ends, move.source, slots_of(move.slots))
             tally.expect(sizes)
             await ends.to(move.target)
             await turns.take(move)
+            running.begun.set()
             try:
                 if not tally.should_stop():
                     await _MOVERS[mover](Job(move=move, sizes=sizes, ends=ends, tally=tally, turns=turns))
@@ -113,3 +130,5 @@ async def _run(move: SlotMove, own: Ends, engine_kind: str, tally: Tally, turns:
     except BaseException:
         tally.failed = True
         raise
+    finally:
+        running.begun.set()
