@@ -97,6 +97,7 @@ def _huge_pages(facts: HostFacts, needs: HostNeeds) -> Iterator[HostChange]:
         why=f"{why}, also after a reboot",
         files=_differing(facts, {HUGE_PAGES_UNIT_PATH: huge_pages_unit_text()}),
         commands=(_RELOAD, ("systemctl", "enable", HUGE_PAGES_UNIT), ("systemctl", "restart", HUGE_PAGES_UNIT)),
+        note="nodes that run keep the pages that they have until they are restarted",
     )
 
 
