@@ -147,7 +147,7 @@ def report_text(report: HostsReport) -> str:
         text += [f"  {result.problem}"] if result.problem else []
     verdicts = [check.verdict.value for check in report.checks]
     counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in ("Pass", "Warn", "Fail"))
-    return "\n".join([*text, f"{len(by_host)} host(s): {counts} ({report.seconds:.1f} s)"])
+    return "\n".join([*text, f"{len(report.facts)} host(s): {counts} ({report.seconds:.1f} s)"])
 
 
 def changes_text(changes: Iterable[HostChange]) -> str:

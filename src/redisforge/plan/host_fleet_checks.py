@@ -130,25 +130,26 @@ def _clocks(samples: Mapping[str, ClockSample]) -> Iterator[Check]:
     offsets = {host: sample.offset_s for host, sample in samples.items()}
     common = statistics.median_low([*offsets.values(), 0.0]) if len(offsets) > 1 else 0.0
     for host, sample in samples.items():
-        yield _clock(host, sample.offset_s - common, sample.uncertainty_s)
+        reference = "the others" if len(samples) > 1 else OPERATOR
+        yield _clock(host, reference, sample.offset_s - common, sample.uncertainty_s)
     margin_s = max((sample.uncertainty_s for sample in samples.values()), default=0.0)
-    operator = _clock(OPERATOR, -common, margin_s)
+    operator = _clock(OPERATOR, "the others", -common, margin_s)
     if operator.verdict is not Verdict.PASS:
         yield operator
 
 
-def _clock(host: str, apart_s: float, uncertainty_s: float) -> Check:
+def _clock(host: str, reference: str, apart_s: float, uncertainty_s: float) -> Check:
     certain_s = abs(apart_s) - uncertainty_s
-    side = "ahead" if apart_s > 0 else "behind"
+    side = "ahead of" if apart_s > 0 else "behind"
     margin = f"within {readable_seconds(uncertainty_s)}"
     if certain_s < SKEW_WARNING_S:
-        what = f"{readable_seconds(abs(apart_s))} {side} ({margin})"
+        what = f"{readable_seconds(abs(apart_s))} {side} {reference} ({margin})"
         return Check(host=host, name="clock", verdict=Verdict.PASS, what=what)
     return Check(
         host=host,
         name="clock",
         verdict=Verdict.FAIL if certain_s >= SKEW_LIMIT_S else Verdict.WARN,
-        what=f"{readable_seconds(abs(apart_s))} {side} of the others ({margin}): keys expire at another time there",
+        what=f"{readable_seconds(abs(apart_s))} {side} {reference} ({margin}): keys expire at another time there",
         cure="let it follow a time server: install chrony, or `timedatectl set-ntp true`",
     )
 
