@@ -61,6 +61,7 @@ def check(
     from redisforge.runbooks.hosts import check_hosts
 
     fleet = _fleet(config, hosts)
+    _announce(fleet)
     report = check_hosts(fleet)
     if fix:
         report = _change(fleet, report, yes=yes, lasting=False)
@@ -82,6 +83,7 @@ def prepare(
     from redisforge.runbooks.hosts import check_hosts
 
     fleet = _fleet(config, hosts)
+    _announce(fleet)
     report = check_hosts(fleet, lasting=True, reach=not dry_run)
     if not dry_run:
         _end(_change(fleet, report, yes=yes, lasting=True), as_json=as_json)
@@ -95,6 +97,12 @@ def _fleet(config: Path | None, hosts: Iterable[str] | None) -> Fleet:
     from redisforge.runbooks.hosts import declared_fleet
 
     return declared_fleet(config, hosts or (), os.environ, Path.cwd())
+
+
+def _announce(fleet: Fleet) -> None:
+    from redisforge.cli.output import progress_to_stderr
+
+    progress_to_stderr(f"asking {len(fleet.hosts)} host(s)…")
 
 
 def _change(fleet: Fleet, report: HostsReport, *, yes: bool, lasting: bool) -> HostsReport:

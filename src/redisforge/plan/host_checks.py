@@ -175,9 +175,9 @@ def _disk_space(facts: HostFacts, needs: HostNeeds) -> Check:
 def _disk_speed(facts: HostFacts, needs: HostNeeds) -> Check:
     speed = facts.folder.write_bytes_per_s
     if speed is None:
-        return _check(
-            facts, "disk speed", Verdict.WARN, f"could not be tried: {facts.folder.write_problem}", "see above"
-        )
+        cure = "mend the folder, or measure it by hand: dd if=/dev/zero of=FILE bs=1M count=256 conv=fsync"
+        what = f"could not be tried: {facts.folder.write_problem}"
+        return _check(facts, "disk speed", Verdict.WARN, what, cure)
     what = f"{readable_bytes(int(speed))}/s written and synced"
     if speed < SLOW_DISK_BYTES_PER_S and needs.is_persistent and needs.node_count:
         cure = f"use a faster disk: below {readable_bytes(SLOW_DISK_BYTES_PER_S)}/s the AOF falls behind under load"
