@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from redisforge import errors
 from redisforge.cli.main import app
 from redisforge.config.reference import environment_markdown, example_yaml, json_schema_text, reference_markdown
+from redisforge.model.host_report import HostList, HostsReport
 from redisforge.model.report import AuditReport, ChangeReport, LockReport, SmokeReport, StatusReport, Survival
 from redisforge.model.steps import Plan
 
@@ -46,7 +47,8 @@ _CLI_INTRO = """\
 `redisforge COMMAND --help` prints the same. `--json` is there on every verb that reports. What the exit statuses
 mean: [exit-codes.md](exit-codes.md). The documents that `--json` prints: [status](status.schema.json),
 [test-cluster](test-cluster.schema.json), [simulate](simulate.schema.json), [--dry-run](plan.schema.json),
-[changes](change.schema.json), [lock status](lock.schema.json), [audit](audit.schema.json).
+[changes](change.schema.json), [lock status](lock.schema.json), [audit](audit.schema.json),
+[host check](host-check.schema.json), [host list](host-list.schema.json).
 
 This page is generated from the program itself."""
 
@@ -64,6 +66,8 @@ def generated_files() -> dict[Path, str]:
         "change.schema.json": document_schema(ChangeReport, "--json of verbs that change a running cluster"),
         "lock.schema.json": document_schema(LockReport, "redisforge lock status --json"),
         "audit.schema.json": document_schema(AuditReport, "redisforge audit --json"),
+        "host-list.schema.json": document_schema(HostList, "redisforge host list --json"),
+        "host-check.schema.json": document_schema(HostsReport, "redisforge host check --json, host prepare --json"),
         "plan.schema.json": document_schema(Plan, "--dry-run --json"),
         "exit-codes.md": exit_codes_markdown(),
         "cli.md": cli_markdown(),

@@ -1,0 +1,86 @@
+"""What the declared system asks of each host: ports, room, memory, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from redisforge.model.topology import Topology
+
+OPEN_FILES = 100_000
+"""As many as a Unit asks for (model/unit.py)."""
+
+PortUse = Literal["node", "bus", "endpoint", "admin"]
+
+
+class NeededPort(msgspec.Struct, frozen=True):
+    """A socket that a Unit will listen on."""
+
+    unit: str
+    address: str
+    port: int
+    use: PortUse
+
+
+class HostNeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What one host must provide. `folder` (absolute there) is where the cluster's files and data go."""
+
+    host: str
+    zone: str
+    is_remote: bool
+    folder: str
+    home: str
+    """What of `folder` RedisForge has for itself on that host, for all clusters (`folder` in redisforge.yaml)."""
+    ports: tuple[NeededPort, ...]
+    node_count: int
+    unit_count: int
+    memory_bytes: int
+    """What the data of its nodes may take, all together."""
+    is_persistent: bool
+    tcp_backlog: int
+    max_clients: int
+    node_timeout_ms: int
+    runtime: Literal["process", "docker"] = "process"
+
+
+def host_needs(topology: Topology, folders: Mapping[str, str]) -> dict[str, HostNeeds]:
+    """The needs of every declared host, by its name. `folders` has the cluster's folder on each."""
+    needs: dict[str, HostNeeds] = {}
+    for host in topology.hosts:
+        nodes = [node for node in topology.own_nodes if node.host == host.name]
+        envoys = [envoy for envoy in topology.envoys if envoy.host == host.name]
+        needs[host.name] = HostNeeds(
+            host=host.name,
+            zone=host.zone,
+            is_remote=host.ssh is not None,
+            folder=folders[host.name],
+            home=host.folder or folders[host.name],
+            ports=_ports(topology, host.name),
+            node_count=len(nodes),
+            unit_count=len(nodes) + len(envoys),
+            memory_bytes=len(nodes) * topology.redis.max_memory_bytes,
+            is_persistent=topology.redis.persistence.mode != "none",
+            tcp_backlog=topology.redis.tcp_backlog,
+            max_clients=topology.redis.max_clients,
+            node_timeout_ms=topology.redis.node_timeout_ms,
+        )
+    return needs
+
+
+def _ports(topology: Topology, host: str) -> tuple[NeededPort, ...]:
+    found: list[NeededPort] = []
+    for node in topology.own_nodes:
+        if node.host == host:
+            found.append(NeededPort(node.name, node.address, node.port, "node"))
+            found.append(NeededPort(node.name, node.address, node.bus_port, "bus"))
+    envoys = {envoy.name for envoy in topology.envoys if envoy.host == host}
+    for endpoint in topology.endpoints:
+        found += [
+            NeededPort(door.envoy, door.address, door.port, "endpoint")
+            for door in endpoint.listeners
+            if door.envoy in envoys
+        ]
+    found += [NeededPort(e.name, "127.0.0.1", e.admin_port, "admin") for e in topology.envoys if e.name in envoys]
+    return tuple(found)
