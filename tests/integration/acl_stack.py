@@ -106,6 +106,7 @@ def start(engine: EngineBinary, folder: Path, number: int) -> Node:
     node = RedisNode(f"node-{number}", "h", address, "z", free_port(address), free_port(address), 0, Role.MASTER)
     context = RedisConfContext(
         node=node,
+        node_count=3,
         settings=SETTINGS,
         engine_kind=engine.kind,
         engine_version=engine.version,

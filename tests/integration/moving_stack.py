@@ -99,7 +99,8 @@ class Masters:
         (home / "data").mkdir(parents=True, exist_ok=True)
         hashes = {USERS[role].name: hashlib.sha256(PASSWORDS[role].reveal().encode()).hexdigest() for role in USERS}
         context = RedisConfContext(
-            node=node, settings=self._settings, engine_kind=self.engine.kind, engine_version=self.engine.version,
+            node=node, node_count=4, settings=self._settings,
+            engine_kind=self.engine.kind, engine_version=self.engine.version,
             require_client_certificates=False, data_path=str(home / "data"), ca_path=str(tls / "ca.crt"),
             certificate_path=str(tls / f"{node.name}.crt"), key_path=str(tls / f"{node.name}.key"),
             acl_path=str(home / "users.acl"), replication_user=USERS[UserRole.REPLICATION].name,

@@ -45,7 +45,7 @@ class OutsideNode:
         text = (unit / "redis.conf").read_text()
         if server:
             users = "".join(line for line in users.splitlines(keepends=True) if "operator_user" in line)
-            text = re.sub(r"^hide-user-data-from-log .*\n", "", text, flags=re.MULTILINE)
+            text = re.sub(r"^(hide-user-data-from-log|cluster-ping-interval) .*\n", "", text, flags=re.MULTILINE)
         (folder / "users.acl").write_text(re.sub(r"#\w{64}", f"#{'0' * 64}", users) if own_passwords else users)
         (folder / "redis.conf").write_text(self._configuration(text))
         command = [server] if server else json.loads((unit / "unit.json").read_text())["argv"][:-1]

@@ -173,7 +173,7 @@ class EnvoyOptions(Options):
         5000, "How long Envoy waits for the answer to a command.", unit="ms", ge=1, le=3_600_000
     )
     connect_timeout_ms: int = option(
-        1000, "How long Envoy waits for a connection to a node.", unit="ms", ge=1, le=60_000
+        750, "How long Envoy waits for a connection to a node.", unit="ms", ge=1, le=60_000
     )
 
 

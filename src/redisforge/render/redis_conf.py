@@ -20,6 +20,9 @@ _MIB = 1024 * 1024
 CLUSTER_CONFIG_FILE = "nodes.conf"
 """In the data folder; Redis keeps its view of the cluster there."""
 
+PING_INTERVALS_MS = ((30, 100), (100, 300))
+"""(nodes at most, milliseconds): about 300 pings a second and node at the end of each; larger clusters keep the
+engine's own rule."""
 SHUTDOWN_TIMEOUT_S = 5
 """How long a master that is told to stop waits for lagging replicas; below a Unit's `stop_grace_s` of 10."""
 
@@ -31,6 +34,8 @@ class RedisConfContext(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     node: RedisNode
+    node_count: int
+    """All nodes of the cluster."""
     settings: RedisSettings
     engine_kind: EngineKind
     engine_version: str
@@ -153,7 +158,7 @@ cluster-port {context.node.bus_port}
 
 # Milliseconds without an answer after which the others may declare this node failed.
 cluster-node-timeout {context.settings.node_timeout_ms}
-
+{_ping_interval(context)}
 # A shard that is lost takes down its own keys only, not those of the other shards.
 cluster-require-full-coverage no
 
@@ -313,6 +318,23 @@ def _extra_directives(directives: tuple[tuple[str, str], ...]) -> str:
         return ""
     lines = "".join(write_directive(name, value) + "\n" for name, value in directives)
     return f"\n# ==== From redisforge.yaml (redis_conf); the last line of a name wins ====\n\n{lines}"
+
+
+def _ping_interval(context: RedisConfContext) -> str:
+    """How long a node leaves a peer without a ping.
+
+    Redis's own rule is half a node timeout, and only then does a peer's silence begin to count. The price of a
+    shorter one is each node's pings to each other node, so it grows with the cluster.
+    """
+    since = (8, 0) if context.engine_kind == "redis" else (8, 1)
+    wanted_ms = next((ms for count, ms in PING_INTERVALS_MS if context.node_count <= count), None)
+    if wanted_ms is None or _version(context) < since:
+        return ""
+    return f"""
+# Milliseconds after which a node pings another one again, so that silence is noticed early. By default it is half
+# of the node timeout.
+cluster-ping-interval {min(wanted_ms, context.settings.node_timeout_ms // 2)}
+"""
 
 
 def _version(context: RedisConfContext) -> tuple[int, int]:

@@ -133,6 +133,7 @@ def _redis_unit(
     monitor = topology.user(UserRole.MONITOR).name
     context = RedisConfContext(
         node=node,
+        node_count=len(topology.nodes),
         settings=topology.redis,
         engine_kind=programs.engine.kind,
         engine_version=programs.engine.version,

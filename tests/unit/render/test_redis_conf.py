@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from redisforge.errors import ConfigError
 from redisforge.model.secret import Secret
-from redisforge.model.topology import Persistence, RedisNode, RedisSettings, Role
+from redisforge.model.topology import EngineKind, Persistence, RedisNode, RedisSettings, Role
 from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
 from redisforge.render.redis_words import quote_word, write_directive
 
@@ -28,6 +28,7 @@ SETTINGS = RedisSettings(
 )
 CONTEXT = RedisConfContext(
     node=RedisNode("redis-1", "local", "127.0.0.11", "a", 7001, 17001, 0, Role.MASTER),
+    node_count=6,
     settings=SETTINGS,
     engine_kind="redis",
     engine_version="8.6.3",
@@ -176,6 +177,28 @@ def test_replication_buffers_follow_the_memory(memory_mib: int, backlog_mib: int
 )
 def test_data_is_hidden_from_the_log_where_the_engine_can(version: str, hidden: list[str] | None) -> None:
     assert read(msgspec.structs.replace(CONTEXT, engine_version=version)).get("hide-user-data-from-log") == hidden
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "nodes", "timeout_ms", "interval"),
+    [
+        ("redis", "8.6.3", 6, 5000, ["100"]),
+        ("redis", "8.0.6", 30, 5000, ["100"]),
+        ("redis", "8.6.3", 31, 5000, ["300"]),
+        ("redis", "8.6.3", 100, 500, ["250"]),  # never longer than the engine's own rule
+        ("redis", "8.6.3", 101, 5000, None),
+        ("redis", "7.4.1", 6, 5000, None),
+        ("valkey", "8.0.2", 6, 5000, None),
+        ("valkey", "8.1.1", 6, 5000, ["100"]),
+    ],
+)
+def test_pings_are_as_frequent_as_engine_and_cluster_bear(
+    kind: EngineKind, version: str, nodes: int, timeout_ms: int, interval: list[str] | None
+) -> None:
+    context = msgspec.structs.replace(
+        with_settings(node_timeout_ms=timeout_ms), engine_kind=kind, engine_version=version, node_count=nodes
+    )
+    assert read(context).get("cluster-ping-interval") == interval
 
 
 def test_the_version_must_be_the_running_one() -> None:
