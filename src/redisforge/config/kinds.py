@@ -41,6 +41,17 @@ MemorySize = Annotated[
     AfterValidator(values.check_memory),
     WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.SIZE_PATTERN}),
 ]
+LimitSize = Annotated[
+    str,
+    BeforeValidator(values.as_written),
+    AfterValidator(values.check_size),
+    WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.SIZE_PATTERN}),
+]
+ImageName = Annotated[
+    str,
+    AfterValidator(values.matching(values.IMAGE_PATTERN, 'the name of an image, such as "redis:8.6"')),
+    WithJsonSchema({"type": "string", "pattern": values.IMAGE_PATTERN}),
+]
 Address = Annotated[str, AfterValidator(values.host_address)]
 HostFolder = Annotated[str, AfterValidator(values.check_host_folder)]
 SshWord = Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from redisforge.config.values import is_loopback, size_bytes
 from redisforge.model.hosts import SshAccess
 from redisforge.model.topology import (
+    DockerSettings,
     Endpoint,
     EndpointKind,
     Engine,
@@ -36,6 +37,8 @@ DEFAULT_HOST_FOLDER = "/var/lib/redisforge"
 """Where RedisForge keeps what it has on a host reached over SSH."""
 ADMIN_ADDRESS = "127.0.0.1"
 """Envoy's admin interface has no password, so it listens here only."""
+_MEMORY_BESIDE_DATA = 512 * 1024 * 1024
+"""Buffers of replicas and clients, the keeper, fragmentation."""
 
 
 def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology:
@@ -67,6 +70,7 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
         first_port=declaration.ports.redis,
         bus_offset=declaration.ports.bus_offset,
         handoff=HandoffSettings(declaration.handoff, declaration.handoff_max_lag_bytes),
+        docker=_docker_settings(declaration),
     )
 
 
@@ -79,6 +83,7 @@ def hosts_of(declaration: Declaration, folder: Path = Path()) -> tuple[Host, ...
             zone=host.zone or host.name,
             ssh=_ssh_access(host, folder) if is_remote(host) else None,
             folder=(host.folder or DEFAULT_HOST_FOLDER) if is_remote(host) else "",
+            runtime=host.runtime,
         )
         for host in declaration.hosts
     )
@@ -199,6 +204,23 @@ def _envoy_settings(declaration: Declaration, folder: Path) -> EnvoySettings:
         refresh_s=float(envoy.refresh_s),
         operation_timeout_ms=envoy.operation_timeout_ms,
         connect_timeout_ms=envoy.connect_timeout_ms,
+    )
+
+
+def _docker_settings(declaration: Declaration) -> DockerSettings:
+    docker = declaration.docker
+    if docker.memory_limit is None:  # an AOF is rewritten by a copy, and every page written meanwhile is there twice
+        memory_bytes = 2 * size_bytes(declaration.memory.max) + _MEMORY_BESIDE_DATA
+    else:
+        memory_bytes = size_bytes(docker.memory_limit)
+    return DockerSettings(
+        redis_image=docker.redis_image,
+        envoy_image=docker.envoy_image,
+        may_pull=docker.pull,
+        memory_bytes=memory_bytes,
+        cpus=float(docker.cpus),
+        log_bytes=size_bytes(docker.log_max),
+        log_files=docker.log_files,
     )
 
 

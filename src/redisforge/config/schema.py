@@ -19,6 +19,8 @@ from redisforge.config.kinds import (
     FilePath,
     HostFolder,
     HostName,
+    ImageName,
+    LimitSize,
     MemorySize,
     Name,
     SshWord,
@@ -96,6 +98,9 @@ class HostOptions(Options):
         None, "The private key. Empty: those of your ssh agent and your ssh configuration, then the usual ones."
     )
     ssh_jump: SshWord | None = option(None, "A host to go through: [user@]address[:port]. Empty: none.")
+    runtime: Literal["process", "docker"] = option(
+        "process", "What runs nodes and Envoys there: processes of the user who logs in, or containers."
+    )
     folder: HostFolder | None = option(
         None,
         "Where RedisForge keeps everything that it has on a host reached over SSH; ssh_user must be able to write "
@@ -192,6 +197,29 @@ class EndpointOptions(Options):
     prefer_replicas: bool = option(
         False, "Read from replicas while there are any. What is read may be a moment old. For kind commands."
     )
+
+
+class DockerOptions(Options):
+    """Containers, on hosts whose `runtime` is docker. They use the host's network and run as the user who logs in."""
+
+    redis_image: ImageName = option(
+        "",
+        "The image of the nodes; `engine.version` must say what is inside. Empty: what `redisforge images build` "
+        "makes. Images of others have no keeper: there is no hand-off when a process dies.",
+    )
+    envoy_image: ImageName = option("", "The image of the Envoys. Empty: what `redisforge images build` makes.")
+    pull: bool = option(False, "Whether a host may pull an image that it does not have from its registry.")
+    memory_limit: LimitSize | None = option(
+        None,
+        "Memory that a node's container may use; beyond it the kernel kills the node. "
+        "Empty: twice `memory.max` and 512mb. 0: no limit.",
+        unit="b, k, kb, m, mb, g, gb",
+    )
+    cpus: float = option(0.0, "Processors that a node's container may use. 0: no limit.", ge=0, le=1024)
+    log_max: MemorySize = option(
+        "16mb", "Size of a container's log after which a new file is begun.", unit="b, k, kb, m, mb, g, gb"
+    )
+    log_files: int = option(3, "How many log files of a container are kept.", ge=1, le=100)
 
 
 class UserOptions(Options):
@@ -292,6 +320,7 @@ class Declaration(Options):
         "others may be added.",
         max_length=32,
     )
+    docker: DockerOptions = option(DockerOptions(), "")
     users: UsersOptions = option(UsersOptions(), "")
     tls: TlsOptions = option(TlsOptions(), "")
 

@@ -73,6 +73,10 @@ def matching(pattern: str, words: str) -> Callable[[str], str]:
     return check
 
 
+IMAGE_PATTERN = r"^([A-Za-z0-9][A-Za-z0-9._:/@-]{0,254})?$"
+"""The name of a container image, perhaps with its registry, tag and digest; empty: none given."""
+
+
 def size_bytes(text: str) -> int:
     """`"256mb"` in bytes, by Redis's units.
 
@@ -89,6 +93,12 @@ def check_memory(text: str) -> str:
     """Accept a size of at least 16mb. Raises ValueError."""
     if size_bytes(text) < MIN_MEMORY_BYTES:
         raise ValueError("must be at least 16mb")
+    return text
+
+
+def check_size(text: str) -> str:
+    """Accept any size, 0 included. Raises ValueError."""
+    size_bytes(text)
     return text
 
 

@@ -138,6 +138,10 @@ class FakeRuntime:
         """See Runtime.log_path."""
         return f"fake:{name}"
 
+    def log_command(self, name: str) -> tuple[str, ...]:
+        """See Runtime.log_command."""
+        return ("true", name)
+
 
 def _absent(name: str) -> UnitFacts:
     return UnitFacts(name=name, state=UnitState.ABSENT)

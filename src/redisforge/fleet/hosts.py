@@ -100,6 +100,10 @@ class HostsRuntime:
         """See Runtime.log_path. The path on the Unit's host."""
         return self._at(name).runtime.log_path(name)
 
+    def log_command(self, name: str) -> tuple[str, ...]:
+        """See Runtime.log_command."""
+        return self._at(name).runtime.log_command(name)
+
     def _at(self, name: str) -> Site:
         """Where a Unit stands. Raises HostError for one that nobody declared and no site has."""
         if name not in self._places:

@@ -7,6 +7,7 @@ a python3, and later be PID 1 of a container. It is run as a script, never impor
     python3 -I keeper.py stop UNIT_FOLDER…     end the Units and their keepers; returns when they are gone
     python3 -I keeper.py state UNITS_FOLDER    the state of every Unit below the folder, as JSON
     python3 -I keeper.py keep UNIT_FOLDER      keep one Unit in the foreground
+    python3 -I keeper.py foreground UNIT_FOLDER   the same as PID 1 of a container: another keeper is an error
 
 A Unit's folder holds unit.json (argv, guard, …; written by RedisForge), state.json (written here), `log`, and
 `keeper.lock`, which a living keeper holds with flock(2): the kernel drops it with the process, so it cannot go
@@ -236,10 +237,11 @@ class Keeper:
         except OSError as error:
             self.log(f"cannot write state.json: {error.strerror}")
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Keep the Unit until told to stop; False when another keeper has it."""
         descriptor = os.open(self.folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if not take_lock(descriptor):
-            return  # another keeper has it: nothing to do
+            return False
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
@@ -247,6 +249,7 @@ class Keeper:
             signal.signal(number, self.on_stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.keep()
+        return True
 
     def on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self.stopping = True
@@ -316,6 +319,7 @@ class Keeper:
         return SAMPLE_INTERVAL_S if self.is_node else None
 
     def sample(self) -> None:
+        bury_strangers(self.state.get("pid", 0))
         if self.is_node and not self.stopping and time.monotonic() >= self.sample_due_s and self.load_handoff():
             self.handoff.sample()
             self.sample_due_s = time.monotonic() + SAMPLE_INTERVAL_S / 2
@@ -404,6 +408,15 @@ class Keeper:
                     self.save(last_exit=self.reap())
                     return
             self.log(f"did not end within {limit_s:g} s of {number.name}")
+
+
+def bury_strangers(own_child: int) -> None:
+    """As PID 1, collect what was left by dead parents; the Unit's own child is collected by who waits for it."""
+    if os.getpid() != 1:
+        return
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != own_child:
+            os.waitpid(ended.si_pid, 0)
 
 
 # --- the commands --------------------------------------------------------------------------------------------
@@ -529,7 +542,10 @@ def main(arguments: list[str]) -> None:
     command, *folders = arguments
     sys.dont_write_bytecode = True
     if command == "keep":
-        Keeper(folders[0]).run()
+        Keeper(folders[0]).run()  # another keeper has it: nothing to do
+    elif command == "foreground":
+        if not Keeper(folders[0]).run():
+            sys.exit(f"another keeper has {folders[0]}: is the Unit run outside of this container, too?")
     elif command == "start":
         in_parallel(spawn, folders)
     elif command == "stop":

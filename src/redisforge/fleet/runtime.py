@@ -70,16 +70,74 @@ class Runtime(Protocol):
         ...
 
     def log_path(self, name: str) -> str:
-        """Where a Unit's output goes."""
+        """Where a Unit's output goes, for messages."""
+        ...
+
+    def log_command(self, name: str) -> tuple[str, ...]:
+        """The command that prints the whole of it on the Unit's host."""
         ...
 
 
-class ProcessRuntime:
+class UnitFolders:
+    """What Units have on a disk, whoever runs them."""
+
+    def __init__(self, transport: Transport, layout: ClusterLayout) -> None:
+        self._transport = transport
+        self._layout = layout
+
+    async def place(self, units: Sequence[Unit]) -> None:
+        """See Runtime.place."""
+        if beside := list(dict.fromkeys(file for unit in units for file in unit.beside)):
+            await self._put(self._layout.folder, beside)
+        for unit in units:
+            files = [*unit.files, *_handoff_json(unit), _unit_json(unit)]
+            if unit.guard:
+                files.append(UnitFile("data/.keep", ""))
+            await self._put(unit.folder, files)
+
+    async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
+        """See Runtime.tell_keepers."""
+        changed: list[str] = []
+        for unit in units:
+            if unit.handoff and await self._transport.read(f"{unit.folder}/handoff.json") is not None:
+                changed += [unit.name] * bool(await self._put(unit.folder, _handoff_json(unit)))
+        return tuple(changed)
+
+    async def note_applied(self, unit: Unit, told: UnitFacts) -> None:
+        """See Runtime.note_applied."""
+        process = {"pid": told.pid, "started_at": told.started_at_s}
+        note = {**process, "config_hash": unit.config_hash, "applied_at": time.time()}
+        await self._put(unit.folder, [UnitFile("applied.json", msgspec.json.encode(note).decode())])
+
+    async def note_election(self, elected: str, replaced: str) -> None:
+        """See Runtime.note_election. The keepers note the same when they see it, about a second later."""
+        for name, file in ((elected, "elected"), (replaced, "last-election")):
+            if name:
+                await self._put(self._layout.unit(name), [UnitFile(file, f"{time.time()}\n")])
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """See Runtime.remove."""
+        for name in names:
+            await self._transport.remove(self._layout.unit(name))
+
+    async def _permit(self, units: Sequence[Unit], permitted: frozenset[str]) -> None:
+        """Who may start without data; what an interrupted start left unused was granted on what was known then."""
+        permit = UnitFile("permit-blank", "granted by redisforge\n")
+        for unit in units:
+            if unit.name in permitted:
+                await self._put(unit.folder, [permit])
+            elif unit.guard:
+                await self._transport.remove(f"{unit.folder}/{permit.path}")
+
+    async def _put(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
+        return await self._transport.place(folder, files)
+
+
+class ProcessRuntime(UnitFolders):
     """Units as processes of this user, each watched by a keeper that outlives the command."""
 
     def __init__(self, transport: Transport, layout: ClusterLayout, *, python: str = sys.executable) -> None:
-        self._transport = transport
-        self._layout = layout
+        super().__init__(transport, layout)
         self._python = python
         self._keeper_path = f"{layout.folder}/keeper.py"
 
@@ -89,38 +147,8 @@ class ProcessRuntime:
             await self._transport.carry(folder.source, folder.target)
         await self._place_programs()
         await self.place(units)
-        permitted = set(permit_blank)
-        permit = UnitFile("permit-blank", "granted by redisforge\n")
-        for unit in units:
-            if unit.name in permitted:
-                await self._transport.place(unit.folder, [permit])
-            elif unit.guard:  # what an interrupted start left unused was granted on what was known then
-                await self._transport.remove(f"{unit.folder}/{permit.path}")
+        await self._permit(units, frozenset(permit_blank))
         await self._keeper("start", *(unit.folder for unit in units))
-
-    async def place(self, units: Sequence[Unit]) -> None:
-        """See Runtime.place."""
-        if beside := list(dict.fromkeys(file for unit in units for file in unit.beside)):
-            await self._transport.place(self._layout.folder, beside)
-        for unit in units:
-            files = [*unit.files, *_handoff_json(unit), _unit_json(unit)]
-            if unit.guard:
-                files.append(UnitFile("data/.keep", ""))
-            await self._transport.place(unit.folder, files)
-
-    async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
-        """See Runtime.tell_keepers."""
-        changed: list[str] = []
-        for unit in units:
-            if unit.handoff and await self._transport.read(f"{unit.folder}/handoff.json") is not None:
-                changed += [unit.name] * bool(await self._transport.place(unit.folder, _handoff_json(unit)))
-        return tuple(changed)
-
-    async def note_applied(self, unit: Unit, told: UnitFacts) -> None:
-        """See Runtime.note_applied."""
-        process = {"pid": told.pid, "started_at": told.started_at_s}
-        note = {**process, "config_hash": unit.config_hash, "applied_at": time.time()}
-        await self._transport.place(unit.folder, [UnitFile("applied.json", msgspec.json.encode(note).decode())])
 
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""
@@ -138,20 +166,13 @@ class ProcessRuntime:
             raise HostError("the keeper's report cannot be read", where=self._layout.units, why=str(error)) from error
         return {unit.name: unit for unit in found}
 
-    async def note_election(self, elected: str, replaced: str) -> None:
-        """See Runtime.note_election. The keepers note the same when they see it, about a second later."""
-        for name, file in ((elected, "elected"), (replaced, "last-election")):
-            if name:
-                await self._transport.place(self._layout.unit(name), [UnitFile(file, f"{time.time()}\n")])
-
-    async def remove(self, names: Sequence[str]) -> None:
-        """See Runtime.remove."""
-        for name in names:
-            await self._transport.remove(self._layout.unit(name))
-
     def log_path(self, name: str) -> str:
         """See Runtime.log_path."""
         return f"{self._layout.unit(name)}/log"
+
+    def log_command(self, name: str) -> tuple[str, ...]:
+        """See Runtime.log_command."""
+        return ("cat", self.log_path(name))
 
     async def _place_programs(self) -> None:
         """The keeper last: it needs the others."""
@@ -209,6 +230,11 @@ class NoRuntime:
         del name
         return ""
 
+    def log_command(self, name: str) -> tuple[str, ...]:
+        """Nothing that could be printed."""
+        del name
+        return ("true",)
+
 
 def _handoff_json(unit: Unit) -> list[UnitFile]:
     """In a file of its own: it may change while the process goes on with what it was started with."""
@@ -226,6 +252,7 @@ def _unit_json(unit: Unit) -> UnitFile:
         "open_files": unit.open_files,
         "config_hash": unit.config_hash,
         "placed_hash": unit.placed_hash,
+        **({"container_hash": unit.container.hash} if unit.container else {}),
         "guard": unit.guard,
     }
     return UnitFile("unit.json", msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")

@@ -48,6 +48,9 @@ class Engine(msgspec.Struct, frozen=True):
     cli_path: str = ""
 
 
+HostRuntime = Literal["process", "docker"]
+
+
 class Host(msgspec.Struct, frozen=True):
     """A machine that runs Units. `zone` is the failure domain that it shares with other hosts.
 
@@ -59,6 +62,8 @@ class Host(msgspec.Struct, frozen=True):
     zone: str
     ssh: SshAccess | None = None
     folder: str = ""
+    runtime: HostRuntime = "process"
+    """What runs Units there: a keeper for each as a process of the user, or containers."""
 
 
 class RedisNode(msgspec.Struct, frozen=True):
@@ -165,6 +170,21 @@ class HandoffSettings(msgspec.Struct, frozen=True):
     max_lag_bytes: int = 1_000_000
 
 
+class DockerSettings(msgspec.Struct, frozen=True):
+    """How Units run on hosts whose runtime is docker. An empty image is RedisForge's own of the wanted version.
+
+    Limits of 0 are none. `memory_bytes` and `cpus` are each node's; a log is kept in `log_files` files of `log_bytes`.
+    """
+
+    redis_image: str = ""
+    envoy_image: str = ""
+    may_pull: bool = False
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    log_bytes: int = 10 * 1024 * 1024
+    log_files: int = 3
+
+
 class TlsSettings(msgspec.Struct, frozen=True):
     """Certificates. With the three paths empty RedisForge keeps a private CA of the cluster's own."""
 
@@ -198,6 +218,7 @@ class Topology(msgspec.Struct, frozen=True):
     bus_offset: int = 10000
     """How far a node's bus port is above its port (`ports.bus_offset`)."""
     handoff: HandoffSettings = HandoffSettings()
+    docker: DockerSettings = DockerSettings()
 
     @property
     def own_nodes(self) -> tuple[RedisNode, ...]:

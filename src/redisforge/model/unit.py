@@ -80,6 +80,26 @@ class Handoff(msgspec.Struct, frozen=True):
     password_path: str
 
 
+class Container(msgspec.Struct, frozen=True):
+    """What a Unit is run in, where its host runs containers. Limits of 0 are none.
+
+    `read_folders` (absolute) are mounted for reading, each at its own path, as the Unit's folder is for writing.
+    """
+
+    image: str
+    read_folders: tuple[str, ...]
+    may_pull: bool = False
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    log_bytes: int = 0
+    log_files: int = 1
+
+    @property
+    def hash(self) -> str:
+        """Changes when the container would have to be made anew."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+
 class Unit(msgspec.Struct, frozen=True):
     """A process with everything that it needs. `folder` is absolute on its host; `stop_grace_s` in seconds."""
 
@@ -100,18 +120,22 @@ class Unit(msgspec.Struct, frozen=True):
     beside: tuple[UnitFile, ...] = ()
     """Files relative to the cluster's folder on the host: its certificates, where they are not made. A running process
     is told of changed ones, or reads them again; so they are in neither hash."""
+    container: Container | None = None
+    """None: it runs as a process of the host's user."""
 
     @property
     def config_hash(self) -> str:
-        """Changes when something changes for which the process would have to be restarted: the command line, or what
-        `UnitFile.restart_text` says of a file. The guard and the hand-off are the keeper's, which reads them when it
-        needs them.
+        """Changes when something changes for which the process would have to be restarted: the command line, the
+        container around it, or what `UnitFile.restart_text` says of a file. The guard and the hand-off are the
+        keeper's, which reads them when it needs them.
 
         After a dot follows what a running process can also be told of (`UnitFile.is_settings`), if it has such a file.
         """
         digest = hashlib.sha256()
         for part in self.argv:
             digest.update(part.encode() + b"\0")
+        if self.container:
+            digest.update(self.container.hash.encode())
         for file in self.files:
             text = file.text() if file.restart_text is None else file.restart_text
             digest.update(f"{file.path}\0{file.mode:o}\0".encode() + text.encode() + b"\0")

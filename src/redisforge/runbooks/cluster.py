@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,10 @@ from msgspec.structs import replace
 
 from redisforge.disk import PUBLIC_MODE, write_file
 from redisforge.errors import HostError, NotFoundError, RedisForgeError
+from redisforge.fleet.docker import DockerHost, DockerRuntime
 from redisforge.fleet.hosts import HostsRuntime, Site
 from redisforge.fleet.runtime import ProcessRuntime, Runtime
-from redisforge.fleet.transport import LocalTransport
+from redisforge.fleet.transport import LocalTransport, Transport
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Credentials, Host, Topology, UserRole
 from redisforge.redis.connection import Login
@@ -177,6 +179,12 @@ def make_sites(topology: Topology, layout: ClusterLayout) -> dict[str, Site]:
     here = Site("this machine", transport, layout, ProcessRuntime(transport, layout))
     sites = {host.name: here for host in topology.hosts}
     sites |= {unit.host: here for unit in (*topology.own_nodes, *topology.envoys)}
+    if contained := [host for host in topology.hosts if host.ssh is None and host.runtime == "docker"]:
+        there = host_layout(contained[0], topology.name, layout)
+        folder_mark = hashlib.sha256(there.folder.encode()).hexdigest()[:6]  # homes on one machine share its Docker
+        docker = DockerHost(topology.name, f"redisforge-{topology.name}-{folder_mark}-")
+        site = Site("Docker on this machine", transport, there, DockerRuntime(transport, there, docker))
+        sites |= {host.name: site for host in contained}
     return sites | _remote_sites(topology, layout)
 
 
@@ -192,8 +200,14 @@ def _remote_sites(topology: Topology, layout: ClusterLayout) -> dict[str, Site]:
     sites: dict[str, Site] = {}
     for name, transport in make_transports(ways, own_known_hosts=known_hosts(layout)).items():
         there = host_layout(remote[name], topology.name, layout)
-        sites[name] = Site(name, transport, there, ProcessRuntime(transport, there, python=REMOTE_PYTHON))
+        sites[name] = Site(name, transport, there, _remote_runtime(remote[name], topology, transport, there))
     return sites
+
+
+def _remote_runtime(host: Host, topology: Topology, transport: Transport, there: ClusterLayout) -> Runtime:
+    if host.runtime == "docker":
+        return DockerRuntime(transport, there, DockerHost(topology.name, f"redisforge-{topology.name}-"))
+    return ProcessRuntime(transport, there, python=REMOTE_PYTHON)
 
 
 def known_hosts(layout: ClusterLayout) -> Path:
@@ -202,7 +216,12 @@ def known_hosts(layout: ClusterLayout) -> Path:
 
 
 def host_layout(host: Host, cluster_name: str, layout: ClusterLayout) -> ClusterLayout:
-    """The paths of a cluster's folder on a host; `layout` is that on this machine."""
+    """The paths of a cluster's folder on a host; `layout` is that on this machine.
+
+    Containers of this machine have a folder below it: they shall not see the CA's key.
+    """
+    if host.runtime == "docker" and host.ssh is None:
+        return ClusterLayout(f"{layout.folder}/docker")
     return layout if host.ssh is None else ClusterLayout(f"{host.folder}/clusters/{cluster_name}")
 
 

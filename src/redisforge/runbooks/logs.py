@@ -19,6 +19,11 @@ _ONCE_BYTES = 1 << 20
 """As much is fetched at a time while a log is followed; the rest comes with the next look."""
 
 
+_SIZE = '"$@" 2>/dev/null | wc -c'
+_LAST = 'count=$1; shift; "$@" 2>/dev/null | tail -n "$count"'
+_PART = 'from=$1 count=$2; shift 2; "$@" 2>/dev/null | tail -c "+$from" | head -c "$count"'
+
+
 class Log(Protocol):
     """A log file somewhere. An absent one is empty."""
 
@@ -63,6 +68,34 @@ class LocalLog:
                 return stream.read(byte_count)
         except FileNotFoundError:
             return b""
+
+
+class PrintedLog:
+    """What a command on a host prints, from its beginning each time: a container's log, which has a limit."""
+
+    def __init__(self, transport: Transport, command: tuple[str, ...], runner: asyncio.Runner) -> None:
+        self._transport = transport
+        self._command = command
+        self._runner = runner
+
+    def last_lines(self, line_count: int) -> list[str]:
+        """See Log.last_lines. A host that cannot be reached says so in the place of its lines."""
+        try:
+            return self._output(_LAST, str(line_count)).splitlines() if line_count else []
+        except HostError as error:
+            return [f"({error.where}: {error.what}: {error.why})"]
+
+    def size_bytes(self) -> int:
+        """See Log.size_bytes. Raises HostError."""
+        return int(self._output(_SIZE).strip() or 0)
+
+    def read(self, offset: int, byte_count: int) -> bytes:
+        """See Log.read. Raises HostError."""
+        return self._output(_PART, str(offset + 1), str(byte_count)).encode()
+
+    def _output(self, script: str, *arguments: str) -> str:
+        argv = ("sh", "-c", script, "redisforge-logs", *arguments, *self._command)
+        return self._runner.run(self._transport.run(argv, timeout_s=_REMOTE_LIMIT_S)).stdout
 
 
 class RemoteLog:
@@ -110,6 +143,8 @@ def unit_logs(cluster: Cluster, unit_name: str | None, runner: asyncio.Runner) -
 
 def _log_of(cluster: Cluster, name: str, runner: asyncio.Runner) -> Log:
     path = cluster.runtime.log_path(name)
+    if not path.startswith("/"):
+        return PrintedLog(cluster.site_of(name).transport, cluster.runtime.log_command(name), runner)
     if cluster.is_here(name):
         return LocalLog(Path(path))
     return RemoteLog(cluster.site_of(name).transport, path, runner)

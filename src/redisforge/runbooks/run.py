@@ -47,6 +47,7 @@ _LOADING_EXTENSION_S = 600.0
 _FAILOVER_ATTEMPT_S = 5.5
 """Redis gives up a failover that was asked for after 5 s (cluster_legacy.c, CLUSTER_MF_TIMEOUT): then ask again."""
 _CRASHES_TO_GIVE_UP = 3
+_LOG_LIMIT_S = 15.0
 _LOG_TAIL_LINES = 12
 
 
@@ -211,8 +212,10 @@ class Runner:
 
 async def log_tail(cluster: Cluster, unit_name: str) -> str:
     """The last lines that a Unit wrote."""
-    text = await cluster.site_of(unit_name).transport.read(cluster.runtime.log_path(unit_name)) or ""
-    return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:]) or "its log is empty"
+    tail = f'"$@" 2>/dev/null | tail -n {_LOG_TAIL_LINES}'
+    argv = ("sh", "-c", tail, "redisforge-logs", *cluster.runtime.log_command(unit_name))
+    said = await cluster.site_of(unit_name).transport.run(argv, timeout_s=_LOG_LIMIT_S, check=False)
+    return said.stdout.rstrip("\n") or "its log is empty"
 
 
 def _not_promoted(phase: Phase, facts: Facts) -> tuple[str, ...]:

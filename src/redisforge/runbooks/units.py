@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from redisforge.errors import CertificateError
 from redisforge.fleet.binaries import EngineBinary, EnvoyBinary, entry_folder
+from redisforge.model.images import ENVOY_PATH, engine_image, envoy_image, server_path
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
 from redisforge.model.topology import Credentials, EnvoyInstance, Host, RedisNode, Topology, UserRole
-from redisforge.model.unit import CarriedFolder, DataGuard, Handoff, Unit, UnitFile
+from redisforge.model.unit import CarriedFolder, Container, DataGuard, Handoff, Unit, UnitFile
 from redisforge.render.acl import render_users_acl
 from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
 from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
@@ -50,7 +51,9 @@ def build_units(
         BinaryError: an endpoint needs a newer Envoy.
     """
     here = _OnHost(layout, programs)
-    hosts = {host.name: _on_host(host, topology.name, here) for host in topology.hosts if host.ssh is not None}
+    away = [host for host in topology.hosts if host.ssh is not None or host.runtime == "docker"]
+    hosts = {host.name: _on_host(host, topology.name, here) for host in away}
+    contained = {host.name for host in away if host.runtime == "docker"}
     acl = render_users_acl(
         topology.users,
         {user.name: _sha256(credentials.password(user.name).reveal()) for user in topology.users},
@@ -59,7 +62,14 @@ def build_units(
     )
     nodes = [_redis_unit(topology, hosts.get(node.host, here), credentials, node, acl) for node in topology.own_nodes]
     envoys = [_envoy_unit(topology, hosts.get(envoy.host, here), credentials, envoy) for envoy in topology.envoys]
-    return {unit.name: _with_luggage(unit, here) if unit.host in hosts else unit for unit in (*nodes, *envoys)}
+    units = [_with_certificates(unit, layout) if unit.host in hosts else unit for unit in (*nodes, *envoys)]
+    placed = [
+        _contained(unit, topology, hosts[unit.host]) if unit.host in contained
+        else _with_programs(unit, here) if unit.host in hosts
+        else unit
+        for unit in units
+    ]  # fmt: skip
+    return {unit.name: unit for unit in placed}
 
 
 class _OnHost(msgspec.Struct, frozen=True):
@@ -71,10 +81,11 @@ class _OnHost(msgspec.Struct, frozen=True):
 
 def _on_host(host: Host, cluster_name: str, here: _OnHost) -> _OnHost:
     engine, envoy = here.programs.engine, here.programs.envoy
-    there = Programs(
-        replace(engine, server_path=_path_on(host, engine.server_path)),
-        replace(envoy, path=_path_on(host, envoy.path)),
-    )
+    if host.runtime == "docker":
+        server, proxy = server_path(engine.kind), ENVOY_PATH
+    else:
+        server, proxy = _path_on(host, engine.server_path), _path_on(host, envoy.path)
+    there = Programs(replace(engine, server_path=server), replace(envoy, path=proxy))
     return _OnHost(host_layout(host, cluster_name, here.layout), there)
 
 
@@ -84,14 +95,31 @@ def _path_on(host: Host, path: str) -> str:
     return path if entry is None else f"{programs_folder(host)}/{entry.name}/{Path(path).relative_to(entry)}"
 
 
-def _with_luggage(unit: Unit, here: _OnHost) -> Unit:
-    """The Unit with what must be brought to its host. Raises CertificateError when its certificate cannot be read."""
-    layout, programs = here.layout, here.programs
+def _contained(unit: Unit, topology: Topology, there: _OnHost) -> Unit:
+    """The Unit with the container that it runs in."""
+    docker, programs = topology.docker, there.programs
+    if unit.kind == "envoy":
+        image = docker.envoy_image or envoy_image(programs.envoy.version)
+        limits = Container(image, (there.layout.tls,), docker.may_pull)
+    else:
+        image = docker.redis_image or engine_image(programs.engine.kind, programs.engine.version)
+        limits = Container(image, (there.layout.tls,), docker.may_pull, docker.memory_bytes, docker.cpus)
+    return replace(unit, container=replace(limits, log_bytes=docker.log_bytes, log_files=docker.log_files))
+
+
+def _with_programs(unit: Unit, here: _OnHost) -> Unit:
+    """The Unit with the programs that must be brought to its host."""
+    programs = here.programs
     path = programs.engine.server_path if unit.kind == "redis" else programs.envoy.path
     entry, target = entry_folder(Path(path)), unit.argv[0]
-    carried = (
-        () if entry is None else (CarriedFolder(str(entry), target.removesuffix(f"/{Path(path).relative_to(entry)}")),)
-    )
+    if entry is None:
+        return unit
+    carried = CarriedFolder(str(entry), target.removesuffix(f"/{Path(path).relative_to(entry)}"))
+    return replace(unit, carried=(carried,))
+
+
+def _with_certificates(unit: Unit, layout: ClusterLayout) -> Unit:
+    """The Unit with its certificate, which is made in `layout`. Raises CertificateError when it cannot be read."""
     certificates = (
         (layout.ca_certificate, 0o644),
         (layout.certificate(unit.name), 0o644),
@@ -101,7 +129,7 @@ def _with_luggage(unit: Unit, here: _OnHost) -> Unit:
         UnitFile(str(PurePosixPath(source).relative_to(layout.folder)), _certificate_text(source, mode), mode)
         for source, mode in certificates
     )
-    return replace(unit, carried=carried, beside=beside)
+    return replace(unit, beside=beside)
 
 
 def _certificate_text(path: str, mode: int) -> str | Secret:

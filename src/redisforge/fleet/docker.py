@@ -1,0 +1,197 @@
+"""Units as containers, through the docker CLI of their host: every command can be typed by hand.
+
+A Unit's folder lies on the host as it does for processes, and is mounted at the same path. In RedisForge's own images
+PID 1 of a node is its keeper, so the hand-off and the guard are those of every runtime; an Envoy is PID 1 itself, and
+so is the server of anybody else's image: it is started again by Docker, but hands nothing over when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from redisforge.errors import HostError
+from redisforge.fleet import docker_scripts as scripts
+from redisforge.fleet.docker_reading import read_units
+from redisforge.fleet.runtime import UnitFolders
+from redisforge.fleet.transport import CommandResult, Transport
+from redisforge.model.facts import UnitFacts
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.unit import Container, Unit, UnitFile
+from redisforge.render.container import ContainerIdentity, create_command
+
+_ASK_LIMIT_S = 60.0
+_START_LIMIT_S = 120.0
+_PULL_LIMIT_S = 900.0
+_STOP_LIMIT_S = 900.0
+"""A node without AOF saves its whole data set while it stops; that may take minutes."""
+
+
+class DockerHost(msgspec.Struct, frozen=True):
+    """How a cluster's containers are called on a host, and whom files there belong to."""
+
+    cluster: str
+    prefix: str
+    """Of the names of containers; the Unit's name follows."""
+
+
+class DockerRuntime(UnitFolders):
+    """Units as containers of one host. See the module."""
+
+    def __init__(self, transport: Transport, layout: ClusterLayout, host: DockerHost) -> None:
+        super().__init__(transport, layout)
+        self._host = host
+
+    async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
+        """See Runtime.start. All containers start at once; each that can starts before an error is raised."""
+        if not units:
+            return
+        permitted = frozenset(permit_blank)
+        keepers = await self._images([unit.container for unit in units if unit.container])
+        await self.place(units)
+        await self._permit(units, permitted)
+        user = await self._user()
+        outcomes = await asyncio.gather(
+            *(self._start_one(unit, user, keepers, permitted) for unit in units), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def stop(self, names: Sequence[str]) -> None:
+        """See Runtime.stop. The containers stay, for their logs, until the Units start again or are removed."""
+        if names:
+            containers = [self.container_name(name) for name in names]
+            await self._sh(scripts.STOP, self._layout.folder, *containers, timeout_s=_STOP_LIMIT_S)
+
+    async def observe(self) -> dict[str, UnitFacts]:
+        """See Runtime.observe."""
+        output = (await self._sh(scripts.OBSERVE, self._layout.folder)).stdout
+        try:
+            return read_units(output)
+        except (ValueError, msgspec.DecodeError) as error:
+            raise HostError(
+                "what Docker says of the containers cannot be read", where=self._transport.host, why=str(error)
+            ) from error
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """See Runtime.remove."""
+        if names:
+            await self._sh(scripts.REMOVE, self._layout.folder, *(self.container_name(name) for name in names))
+        await super().remove(names)
+
+    def log_path(self, name: str) -> str:
+        """See Runtime.log_path. The command that shows it."""
+        return f"docker logs {self.container_name(name)}"
+
+    def log_command(self, name: str) -> tuple[str, ...]:
+        """See Runtime.log_command."""
+        return ("sh", "-c", scripts.LOGS, "redisforge-logs", self.container_name(name))
+
+    def container_name(self, unit_name: str) -> str:
+        """The name of a Unit's container."""
+        return f"{self._host.prefix}{unit_name}"
+
+    async def _start_one(self, unit: Unit, user: str, keepers: dict[str, bool], permitted: frozenset[str]) -> None:
+        if unit.container is None:
+            raise ValueError(f"{unit.name} has no container")
+        identity = ContainerIdentity(self.container_name(unit.name), self._host.cluster, self._layout.folder, user)
+        kept = keepers[unit.container.image] and unit.kind == "redis"
+        command = create_command(unit, unit.container, identity, kept=kept)
+        is_guarded = unit.guard is not None and not kept and unit.name not in permitted
+        data = unit.guard.data_path if unit.guard and is_guarded else ""
+        arguments = (self._layout.folder, unit.folder, identity.name, data, *command)
+        result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
+        if result.exit_status:
+            raise self._not_started(unit, identity, result)
+
+    def _not_started(self, unit: Unit, identity: ContainerIdentity, result: CommandResult) -> HostError:
+        where = self._transport.host
+        if result.exit_status == scripts.STRANGER:
+            return HostError(
+                f"{unit.name} was not started: there is a container {identity.name} that is not of this cluster",
+                where=where,
+                why=f"it has not the label of {identity.cluster_folder}",
+                next_step=f"look at it: `docker inspect {identity.name}`; remove or rename it, and run this again",
+            )
+        if result.exit_status == scripts.HELD_BACK:
+            return HostError(
+                f"{unit.name} was not started: its data is missing",
+                where=f"{where}: {unit.folder}/data",
+                why="started empty under its old address it could wipe its replicas",
+                next_step="wait until a replica has taken over, then run `redisforge up`",
+            )
+        return HostError(
+            f"{unit.name} was not started",
+            where=where,
+            why=_last_line(result.stderr),
+            next_step="mend the cause and run this again; what runs already is left alone",
+        )
+
+    async def _images(self, containers: Sequence[Container]) -> dict[str, bool]:
+        """Of every image whether it has the keeper. Raises HostError for one that is missing."""
+        images = sorted({container.image for container in containers})
+        may_pull = any(container.may_pull for container in containers)
+        limit_s = _PULL_LIMIT_S if may_pull else _ASK_LIMIT_S
+        result = await self._sh(scripts.IMAGES, "yes" if may_pull else "no", *images, timeout_s=limit_s)
+        found = dict(line.split("\t") for line in result.stdout.splitlines())
+        missing = [image for image in images if found.get(image, "-") == "-"]
+        if missing:
+            pulled = "it could not be pulled: " + _last_line(result.stderr) if may_pull else "nothing is pulled"
+            raise HostError(
+                f"an image is missing: {', '.join(missing)}",
+                where=self._transport.host,
+                why=f"docker has no image of that name there, and {pulled}",
+                next_step="`redisforge images build`, then `redisforge images push`, bring RedisForge's own there",
+            )
+        return {image: bool(label) and label != "<no value>" for image, label in found.items()}
+
+    async def _user(self) -> str:
+        """UID:GID as which containers run: who logs in, or user 999 in place of root."""
+        said = (await self._transport.run(("id", "-u"), timeout_s=_ASK_LIMIT_S)).stdout.strip()
+        if said == "0":
+            return "999:999"
+        return f"{said}:{(await self._transport.run(('id', '-g'), timeout_s=_ASK_LIMIT_S)).stdout.strip()}"
+
+    async def _put(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
+        changed = await super()._put(folder, files)
+        if changed:
+            tops = [folder] if folder != self._layout.folder else [f"{folder}/{path.split('/')[0]}" for path in changed]
+            await self._sh(scripts.OWN, *dict.fromkeys(tops))
+        return changed
+
+    async def _sh(
+        self, script: str, *arguments: str, timeout_s: float = _ASK_LIMIT_S, check: bool = True
+    ) -> CommandResult:
+        argv = ("sh", "-c", script, "redisforge", *arguments)
+        result = await self._transport.run(argv, timeout_s=timeout_s, check=False)
+        if result.exit_status == scripts.NO_DOCKER:
+            raise HostError(
+                "there is no Docker",
+                where=self._transport.host,
+                why="no `docker` is in the PATH of the user who logs in",
+                next_step="install Docker 20.10 or newer there; `redisforge host check` says what else is missing",
+            )
+        if check and result.exit_status:
+            raise HostError(
+                "Docker does not do what is asked",
+                where=self._transport.host,
+                why=_last_line(result.stderr),
+                next_step=_cure(result.stderr),
+            )
+        return result
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _cure(said: str) -> str:
+    if "permission denied" in said.lower():
+        return "let the user who logs in use Docker: add it to the group `docker` there, and log in anew"
+    if "cannot connect" in said.lower():
+        return "start Docker there (`systemctl start docker`)"
+    return "mend the cause and run this again"

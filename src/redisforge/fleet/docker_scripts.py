@@ -1,0 +1,119 @@
+"""What the Docker runtime runs on a host, by /bin/sh: each a single round trip.
+
+All say what they are by `$0` and take their arguments as `$1 …`; nothing is pasted into them.
+"""
+
+from __future__ import annotations
+
+from redisforge.render.container import FOLDER_LABEL, SHAPE_FORMAT, UNIT_LABEL
+
+NO_DOCKER = 90
+"""Exit status: there is no docker client."""
+STRANGER = 91
+"""Exit status: a container of that name is not ours."""
+HELD_BACK = 92
+"""Exit status: the data folder of a node without a keeper is empty."""
+
+_NEEDS_DOCKER = f"command -v docker >/dev/null || exit {NO_DOCKER}\n"
+
+OWN = """
+# FOLDER... : root's files become those of user 999, whom containers then run as.
+[ "$(id -u)" != 0 ] || chown -R 999:999 "$@"
+"""
+
+OBSERVE = (
+    _NEEDS_DOCKER
+    + f"""
+# CLUSTER_FOLDER : a line for each container and for each file that tells of a Unit, fields separated by tabs.
+set -u
+ids=$(docker ps --all --quiet --no-trunc --filter "label={FOLDER_LABEL}=$1") || exit 1
+[ -z "$ids" ] || docker inspect --format 'container\t{{{{index .Config.Labels "{UNIT_LABEL}"}}}}\t{{{{json .State}}}}\t\
+{{{{json .Config.Labels}}}}\t{{{{.RestartCount}}}}\t{SHAPE_FORMAT}' $ids || exit 1
+for unit in "$1"/units/*/; do
+  name=${{unit%/}}; name=${{name##*/}}
+  [ -e "$unit/unit.json" ] || continue
+  for file in unit state applied; do
+    [ ! -e "$unit/$file.json" ] || printf '%s\\t%s\\t%s\\n' "$file" "$name" "$(tr -d '\\n' <"$unit/$file.json")"
+  done
+  [ ! -e "$unit/shape" ] || printf 'shape\\t%s\\t%s\\n' "$name" "$(cat "$unit/shape")"
+  [ ! -e "$unit/data/nodes.conf" ] || printf 'nodes\\t%s\\t%s %s\\n' "$name" \
+    "$(grep -c myself "$unit/data/nodes.conf")" "$(grep -c : "$unit/data/nodes.conf")"
+  for file in elected last-election; do
+    [ ! -e "$unit/$file" ] || printf '%s\\t%s\\t%s\\n' "$file" "$name" "$(stat -c %Y "$unit/$file")"
+  done
+done
+"""
+)
+
+IMAGES = (
+    _NEEDS_DOCKER
+    + """
+# MAY_PULL IMAGE... : for each image a line "name <tab> program label"; one that is missing has the label "-".
+may_pull=$1; shift
+for image in "$@"; do
+  if ! docker image inspect "$image" >/dev/null 2>&1; then
+    [ "$may_pull" = yes ] && docker pull --quiet "$image" >/dev/null
+  fi
+  label=$(docker image inspect --format '{{index .Config.Labels "io.redisforge.program"}}' "$image" 2>/dev/null) \
+    || { docker version >/dev/null || exit 1; label=-; }
+  printf '%s\\t%s\\n' "$image" "$label"
+done
+"""
+)
+
+START = (
+    _NEEDS_DOCKER
+    + f"""
+# CLUSTER_FOLDER UNIT_FOLDER NAME DATA COMMAND... : see that the container NAME runs; make it by COMMAND if not.
+# DATA: a folder that must hold data, or "".
+set -u
+folder=$1 unit=$2 name=$3 data=$4; shift 4
+found=$(docker inspect --type container \
+  --format '{{{{.State.Status}}}} {{{{index .Config.Labels "{FOLDER_LABEL}"}}}}' "$name" 2>/dev/null)
+case $found in
+  "") ;;
+  "running $folder" | "paused $folder") rm -f "$unit/permit-blank"; exit 0 ;;
+  *" $folder")
+    docker logs --tail 5000 "$name" >"$unit/log.before" 2>&1
+    docker rm --force --volumes "$name" >/dev/null || exit 1 ;;
+  *) exit {STRANGER} ;;
+esac
+if [ -n "$data" ] && [ -z "$(ls -A "$data" 2>/dev/null | grep -v '^.keep$')" ]; then exit {HELD_BACK}; fi
+"$@" >/dev/null || {{ status=$?; docker rm --force --volumes "$name" >/dev/null 2>&1; exit "$status"; }}
+docker inspect --type container --format '{SHAPE_FORMAT}' "$name" >"$unit/shape"
+"""
+)
+
+STOP = (
+    _NEEDS_DOCKER
+    + f"""
+# CLUSTER_FOLDER NAME... : end our containers, all at once; they stay for their logs.
+set -u
+folder=$1; shift
+for name in "$@"; do
+  found=$(docker inspect --type container --format '{{{{index .Config.Labels "{FOLDER_LABEL}"}}}}' "$name" 2>/dev/null)
+  [ "$found" = "$folder" ] || continue
+  docker stop "$name" >/dev/null &
+  jobs="${{jobs:-}} $!"
+done
+status=0
+for job in ${{jobs:-}}; do wait "$job" || status=1; done
+exit $status
+"""
+)
+
+REMOVE = (
+    _NEEDS_DOCKER
+    + f"""
+# CLUSTER_FOLDER NAME... : delete our containers.
+set -u
+folder=$1; shift
+for name in "$@"; do
+  found=$(docker inspect --type container --format '{{{{index .Config.Labels "{FOLDER_LABEL}"}}}}' "$name" 2>/dev/null)
+  [ "$found" != "$folder" ] || docker rm --force --volumes "$name" >/dev/null || exit 1
+done
+"""
+)
+
+LOGS = 'docker logs "$1" 2>&1'
+"""NAME : everything that a container wrote."""

@@ -1,0 +1,89 @@
+"""The command line that makes a Unit's container. Pure; every part of it can be typed by hand.
+
+A container uses its host's network, so that nodes have the addresses that they tell each other. Its root file system
+is read-only and it has no capability; what it may write is its Unit's folder, mounted at the path that it has on the
+host, and /tmp, in memory. It runs as the owner of that folder.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from redisforge.model.images import KEEPER_PATH
+from redisforge.model.unit import Container, Unit
+
+FOLDER_LABEL = "io.redisforge.folder"
+"""The cluster's folder on the host: whose container it is."""
+UNIT_LABEL = "io.redisforge.unit"
+CLUSTER_LABEL = "io.redisforge.cluster"
+CONFIG_LABEL = "io.redisforge.config"
+"""Unit.config_hash of what it was made with."""
+CONTAINER_LABEL = "io.redisforge.container"
+"""Container.hash of what it was made by."""
+KEEPER_LABEL = "io.redisforge.keeper"
+"""`yes` where PID 1 is the keeper: how the Unit fares is then in its folder's state.json."""
+RESTART_POLICY = "unless-stopped"
+SHAPE_FORMAT = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.RestartPolicy.Name}}"
+"""What `docker update` can change of a container by hand."""
+_STOP_MORE_S = 15
+"""On top of what the keeper takes at the longest: for the keeper itself."""
+_TMPFS = "/tmp:rw,noexec,nosuid,size=16m"  # noqa: S108 - inside of the container
+
+
+class ContainerIdentity(msgspec.Struct, frozen=True):
+    """Whose container it is. `user` is UID:GID."""
+
+    name: str
+    cluster: str
+    cluster_folder: str
+    user: str
+
+
+def create_command(unit: Unit, container: Container, identity: ContainerIdentity, *, kept: bool) -> tuple[str, ...]:
+    """`docker run …` for a Unit. `kept`: the image has the keeper, which becomes PID 1 and starts the Unit's program.
+
+    The image is never pulled by this: whether it is there is asked before.
+    """
+    labels = {
+        CLUSTER_LABEL: identity.cluster,
+        FOLDER_LABEL: identity.cluster_folder,
+        UNIT_LABEL: unit.name,
+        CONFIG_LABEL: unit.config_hash,
+        CONTAINER_LABEL: container.hash,
+        KEEPER_LABEL: "yes" if kept else "no",
+    }
+    if kept:
+        program, arguments = "python3", ("-I", "-S", KEEPER_PATH, "foreground", unit.folder)
+    else:
+        program, *arguments = unit.argv
+    return (
+        "docker", "run", "--detach", "--pull", "never", "--name", identity.name,
+        *(word for label, value in labels.items() for word in ("--label", f"{label}={value}")),
+        "--network", "host", "--restart", RESTART_POLICY, "--stop-timeout", str(stop_limit_s(unit)),
+        "--user", identity.user, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+        "--tmpfs", _TMPFS, "--ulimit", f"nofile={unit.open_files}:{unit.open_files}",
+        *_limits(container),
+        "--volume", f"{unit.folder}:{unit.folder}",
+        *(word for folder in container.read_folders for word in ("--volume", f"{folder}:{folder}:ro")),
+        "--workdir", unit.folder, "--entrypoint", program, container.image, *arguments,
+    )  # fmt: skip
+
+
+def _limits(container: Container) -> tuple[str, ...]:
+    """Memory without swap on top: a node that swaps is slower than one that is started again."""
+    words: list[str] = []
+    if container.memory_bytes:
+        words += ["--memory", str(container.memory_bytes), "--memory-swap", str(container.memory_bytes)]
+    if container.cpus:
+        words += ["--cpus", f"{container.cpus:g}"]
+    if container.log_bytes:
+        words += ["--log-driver", "json-file", "--log-opt", f"max-size={container.log_bytes}"]
+        words += ["--log-opt", f"max-file={container.log_files}"]
+    return tuple(words)
+
+
+def stop_limit_s(unit: Unit) -> int:
+    """How long a stop may take before Docker kills everything: the hand-off's time and the node's own, in seconds."""
+    handoff = unit.handoff
+    handing_over_s = 2 * handoff.stop_limit_s + handoff.linger_s if handoff else 0.0
+    return round(handing_over_s + unit.stop_grace_s + _STOP_MORE_S)
