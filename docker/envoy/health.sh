@@ -29,7 +29,7 @@ done <"$config"
 [ -n "$port" ] || { echo "no admin port in $config"; exit 1; }
 
 exec 3<>"/dev/tcp/127.0.0.1/$port" || exit 1
-printf 'GET /ready HTTP/1.0\r\n\r\n' >&3
+printf 'GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
 IFS= read -r -t 3 -u 3 status || { echo "the admin API gives no answer"; exit 1; }
 case $status in
   *' 200 '*) echo healthy ;;

@@ -104,6 +104,10 @@ class DockerRuntime(UnitFolders):
         data = unit.guard.data_path if unit.guard and is_guarded else ""
         arguments = (self._layout.folder, unit.folder, identity.name, data, *command)
         result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
+        if "rlimit" in result.stderr:  # its Docker may not give more open files than it has itself: as many, then
+            command = create_command(msgspec.structs.replace(unit, open_files=0), unit.container, identity, kept=kept)
+            arguments = (*arguments[:4], *command)
+            result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
         if result.exit_status:
             raise self._not_started(unit, identity, result)
 
@@ -185,7 +189,7 @@ class DockerRuntime(UnitFolders):
 
 
 def _last_line(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line]
+    lines = [line for line in text.strip().splitlines() if line and not line.startswith(("Run 'docker", "See 'docker"))]
     return lines[-1] if lines else "it said nothing"
 
 

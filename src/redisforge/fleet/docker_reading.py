@@ -15,6 +15,10 @@ CHANGED_BY_HAND = "changed"
 """In place of a configuration's hash: the container is not as it was made, or as it would be made now."""
 
 
+_NOTED_LATE_S = 2.0
+"""Docker notes the start of a container only after its process has begun; the keeper may have started its child."""
+
+
 class _ContainerState(msgspec.Struct):
     """`docker inspect`, .State."""
 
@@ -134,7 +138,7 @@ def _kept_process(facts: UnitFacts, found: _Found, kept: _Kept) -> UnitFacts:
     )
     if kept.state == "held":
         return msgspec.structs.replace(facts, state=UnitState.HELD, reason=kept.reason)
-    if kept.state != "running" or kept.started_at < _seconds(found.state.started_at):
+    if kept.state != "running" or kept.started_at < _seconds(found.state.started_at) - _NOTED_LATE_S:
         return msgspec.structs.replace(facts, state=UnitState.BACKOFF)
     return msgspec.structs.replace(
         facts,

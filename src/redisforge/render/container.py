@@ -29,6 +29,9 @@ _STOP_MORE_S = 15
 """On top of what the keeper takes at the longest: for the keeper itself."""
 _TMPFS = "/tmp:rw,noexec,nosuid,size=16m"  # noqa: S108 - inside of the container
 
+_OPEN_HOME = "/root:rw,noexec,nosuid,size=1m,mode=0711"
+"""Images have a /root that nobody else may pass, and a folder mounted below it would be out of reach."""
+
 
 class ContainerIdentity(msgspec.Struct, frozen=True):
     """Whose container it is. `user` is UID:GID."""
@@ -61,17 +64,16 @@ def create_command(unit: Unit, container: Container, identity: ContainerIdentity
         *(word for label, value in labels.items() for word in ("--label", f"{label}={value}")),
         "--network", "host", "--restart", RESTART_POLICY, "--stop-timeout", str(stop_limit_s(unit)),
         "--user", identity.user, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-        "--tmpfs", _TMPFS, "--ulimit", f"nofile={unit.open_files}:{unit.open_files}",
-        *_limits(container),
+        "--tmpfs", _TMPFS, *(("--tmpfs", _OPEN_HOME) if unit.folder.startswith("/root/") else ()), *_limits(unit, container),
         "--volume", f"{unit.folder}:{unit.folder}",
         *(word for folder in container.read_folders for word in ("--volume", f"{folder}:{folder}:ro")),
         "--workdir", unit.folder, "--entrypoint", program, container.image, *arguments,
     )  # fmt: skip
 
 
-def _limits(container: Container) -> tuple[str, ...]:
+def _limits(unit: Unit, container: Container) -> tuple[str, ...]:
     """Memory without swap on top: a node that swaps is slower than one that is started again."""
-    words: list[str] = []
+    words = ["--ulimit", f"nofile={unit.open_files}:{unit.open_files}"] if unit.open_files else []
     if container.memory_bytes:
         words += ["--memory", str(container.memory_bytes), "--memory-swap", str(container.memory_bytes)]
     if container.cpus:
