@@ -35,6 +35,7 @@ from redisforge.runbooks.declare import declare_options
 from redisforge.runbooks.moving import MoveLimits, SlotMover
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import check_certificate_names, check_ports, check_space
+from redisforge.runbooks.preflight_hosts import check_other_hosts
 from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.units import Programs, build_units, certificate_names
 
@@ -143,6 +144,8 @@ async def _carry_out(
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         facts = await observer.look(fresh_units=True, always_probe=True)
         units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units
+        if verb.needs_units:
+            await check_other_hosts(topology, cluster.sites, facts, units)
         wishes = _wishes(units)
         planner = verb.planner(topology, facts, wishes)
         notices: tuple[str, ...] = ()
