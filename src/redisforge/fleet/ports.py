@@ -1,9 +1,16 @@
-"""Is a port free, and if not, who has it? Reads /proc; asks nobody."""
+"""Is a port free, and if not, who has it? Reads /proc; asks nobody.
+
+Of the standard library alone: on another host it is run as `python3 -I -c PROGRAM REQUEST` (fleet/host_room.py), and
+answers in one line of JSON.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
+import shutil
 import socket
+import sys
 from pathlib import Path
 
 
@@ -55,3 +62,21 @@ def _has_socket(process: Path, inodes: set[str]) -> bool:
         return any(str(link.readlink()) in inodes for link in process.joinpath("fd").iterdir())
     except OSError:
         return False
+
+
+def main(request: str) -> None:
+    """The answer to a request of fleet/host_room.py: {"folder": …, "sockets": [[address, port]…], "paths": […]}."""
+    asked = json.loads(request)
+    existing = Path(asked["folder"])
+    while not existing.exists():
+        existing = existing.parent
+    answer = {
+        "free_bytes": shutil.disk_usage(existing).free,
+        "problems": [bind_problem(address, port) for address, port in asked["sockets"]],
+        "missing": [path for path in asked["paths"] if not Path(path).exists()],
+    }
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -28,13 +28,14 @@ from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.predict import Planner, predict
 from redisforge.plan.starting import Wishes
-from redisforge.runbooks.cluster import Cluster, record_topology
+from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.declare import declare_options
 from redisforge.runbooks.moving import MoveLimits, SlotMover
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import check_certificate_names, check_ports, check_space
+from redisforge.runbooks.preflight_hosts import check_other_hosts
 from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.units import Programs, build_units, certificate_names
 
@@ -114,7 +115,7 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
         facts = await _look(cluster, verb)
         topology = verb.target(cluster.topology, facts)
         if topology != cluster.topology:
-            facts = await _look(msgspec.structs.replace(cluster, topology=topology), verb)
+            facts = await _look(with_topology(cluster, topology), verb)
         names = (*(node.name for node in topology.own_nodes), *(envoy.name for envoy in topology.envoys))
         wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
         return predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
@@ -139,10 +140,12 @@ async def _carry_out(
 ) -> ChangeReport:
     facts = await _look(before, verb)
     topology = verb.target(before.topology, facts)
-    cluster = msgspec.structs.replace(before, topology=topology)
+    cluster = with_topology(before, topology)
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         facts = await observer.look(fresh_units=True, always_probe=True)
         units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units
+        if verb.needs_units:
+            await check_other_hosts(topology, cluster.sites, facts, units)
         wishes = _wishes(units)
         planner = verb.planner(topology, facts, wishes)
         notices: tuple[str, ...] = ()

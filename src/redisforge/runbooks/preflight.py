@@ -19,7 +19,7 @@ from redisforge.model.topology import RedisNode, Topology
 from redisforge.model.unit import Unit
 from redisforge.runbooks.cluster import Cluster, read_topology
 
-_BYTES_PER_NODE = 16 * 1024 * 1024
+BYTES_PER_NODE = 16 * 1024 * 1024
 """Logs, an empty AOF and its first rewrite; far less than data will need, and too little to even begin with."""
 _ENGINE_CHECK_TIMEOUT_S = 10.0
 
@@ -53,7 +53,7 @@ def check_space(layout: ClusterLayout, topology: Topology) -> None:
     new = [name for name in (node.name for node in topology.own_nodes) if name in here]
     new = [name for name in new if not Path(layout.unit(name)).exists()]
     free = shutil.disk_usage(layout.folder).free
-    needed = _BYTES_PER_NODE * len(new)
+    needed = BYTES_PER_NODE * len(new)
     if new and free < needed:
         raise HostError(
             "not enough space to start",
@@ -140,12 +140,12 @@ def refuse_fewer_nodes(topology: Topology, layout: ClusterLayout) -> None:
 def check_ports(topology: Topology, layout: ClusterLayout, facts: Facts) -> None:
     """The ports of every Unit of this machine that does not run are free. Raises HostError naming all that are not.
 
-    On other hosts a port that is taken is found by the server itself, which says so as it ends.
+    Other hosts: preflight_hosts.py.
     """
     idle = (UnitState.ABSENT, UnitState.STOPPED)
     taken: list[str] = []
     here = units_here(topology)
-    for name, address, port in _declared_ports(topology):
+    for name, address, port in declared_ports(topology):
         seen = facts.units.get(name)
         if name in here and (seen is None or seen.state in idle) and (problem := bind_problem(address, port)):
             taken.append(f"{name} needs {address}:{port}: {problem}{_other_cluster(layout, port)}")
@@ -159,7 +159,7 @@ def check_ports(topology: Topology, layout: ClusterLayout, facts: Facts) -> None
         )
 
 
-def _declared_ports(topology: Topology) -> Iterator[tuple[str, str, int]]:
+def declared_ports(topology: Topology) -> Iterator[tuple[str, str, int]]:
     """(Unit, address, port) of every socket that the topology asks for."""
     for node in topology.own_nodes:
         yield node.name, node.address, node.port

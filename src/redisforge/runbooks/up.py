@@ -34,7 +34,14 @@ from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import refuse_older
-from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, record_topology, remove_from_hosts
+from redisforge.runbooks.cluster import (
+    Cluster,
+    cluster_layout,
+    make_cluster,
+    make_sites,
+    record_topology,
+    remove_from_hosts,
+)
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
@@ -47,6 +54,7 @@ from redisforge.runbooks.preflight import (
     refuse_fewer_nodes,
     was_raised,
 )
+from redisforge.runbooks.preflight_hosts import check_other_hosts
 from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.smoke import SmokeTest
 from redisforge.runbooks.test_cluster import cluster_doors
@@ -140,6 +148,7 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
         }
         facts = Facts(observed_at_s=time.time(), nodes=nodes)
         check_ports(wanted.topology, layout, facts)
+        asyncio.run(check_other_hosts(wanted.topology, make_sites(wanted.topology, layout), facts))
         names = [unit.name for unit in (*wanted.topology.nodes, *wanted.topology.envoys)]
         return predict_plan(wanted.topology, facts, Wishes(dict.fromkeys(names, "new")))
     from redisforge.security.secrets import resolve_credentials
@@ -156,6 +165,7 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
         check_addresses(cluster, facts)
         refuse_older(wanted.topology, facts, programs.engine.version)
         check_ports(wanted.topology, layout, facts)
+        await check_other_hosts(wanted.topology, cluster.sites, facts, units)
         return facts
 
     facts = asyncio.run(look())
@@ -237,6 +247,7 @@ async def _converge(
         check_addresses(cluster, facts)
         refuse_older(cluster.topology, facts, site.engine_version)
         check_ports(cluster.topology, cluster.layout, facts)
+        await check_other_hosts(cluster.topology, cluster.sites, facts, units)
         await _tell_keepers(cluster, units, journal, progress)
         runner = Runner(cluster, observer, units, Account(journal, progress))
         try:
