@@ -71,6 +71,8 @@ async def _unreachable(address: tuple[str, int], error: NodeError, login: Login)
         )
     elif login.ca_path and "certificate" in why.lower():
         step = "give the CA that has issued the nodes' certificates with --ca; --cert and --key, if they ask for one"
+    elif login.ca_path and not login.certificate_path and "refused" not in why:
+        step += "; --cert and --key, if it asks for a client certificate"
     elif not login.ca_path and "refused" not in why:
         step = "if the node speaks TLS, give its CA with --ca"
     return NodeError("the seed cannot be reached", where=error.where, why=why, next_step=step)
