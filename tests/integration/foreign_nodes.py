@@ -20,8 +20,6 @@ cluster-node-timeout 2000
 cluster-port {bus_port}
 repl-diskless-sync-delay 0
 repl-ping-replica-period 1
-requirepass {password}
-masterauth {password}
 dir {folder}
 logfile {folder}/log
 save ""
@@ -47,8 +45,10 @@ class Nodes:
         count: int = 6,
         tls: Path | None = None,
         auth_clients: Literal["yes", "optional"] = "optional",
+        password: str = PASSWORD,
+        cluster: bool = True,
     ) -> None:
-        self.folder, self.tls = folder, tls
+        self.folder, self.tls, self.password, self._cluster = folder, tls, password, cluster
         self._server, self._auth_clients = server, auth_clients
         self._ports = Ports()
         self.ports = [self._ports.first + number for number in range(count)]
@@ -74,8 +74,12 @@ class Nodes:
         folder.mkdir(parents=True, exist_ok=True)
         text = CONFIGURATION.format(
             address=ADDRESS, plain_port=0 if self.tls else port, tls_port=port if self.tls else 0,
-            bus_port=port + 50, password=PASSWORD, folder=folder,
+            bus_port=port + 50, folder=folder,
         )  # fmt: skip
+        if not self._cluster:
+            text = "\n".join(line for line in text.splitlines() if not line.startswith("cluster-")) + "\n"
+        if self.password:
+            text += f"requirepass {self.password}\nmasterauth {self.password}\n"
         if self.tls:
             text += TLS.format(tls=self.tls, auth_clients=self._auth_clients)
         (folder / "redis.conf").write_text(text)
@@ -94,7 +98,9 @@ class Nodes:
         if self.tls:
             names = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "client.crt", "ssl_keyfile": "client.key"}
             tls = {"ssl": True, **{option: str(self.tls / name) for option, name in names.items()}}
-        return redis.Redis(host=ADDRESS, port=port, password=PASSWORD, decode_responses=True, **AT_ONCE, **tls)
+        return redis.Redis(
+            host=ADDRESS, port=port, password=self.password or None, decode_responses=True, **AT_ONCE, **tls
+        )
 
     def answers(self, port: int) -> bool:
         """Whether the node answers PING."""

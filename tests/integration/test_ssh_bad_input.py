@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tool import until
 from ssh_fleet import Fleet
-
-from ssh_server import new_key, write_key
 
 pytestmark = pytest.mark.integration
 

@@ -60,6 +60,9 @@ def up(
         accepted_losses=frozenset(accept_data_loss or ()),
     )
     home = home_folder(os.environ)
+    if loaded.topology.access:
+        _heal(loaded, home, dry_run=dry_run, as_json=as_json)
+        return
     if dry_run:
         print_plan(plan_only(wanted, home, os.environ, finished_steps_only), as_json=as_json)
         return
@@ -68,6 +71,24 @@ def up(
         print_json({"phases": raised.phases, "smoke": raised.smoke, "seconds": round(raised.seconds, 3)})
     else:
         _show(raised)
+
+
+def _heal(loaded: LoadedConfig, home: Path, *, dry_run: bool, as_json: bool) -> None:
+    """`up` of a cluster that somebody else runs."""
+    from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.runbooks.cluster import cluster_layout
+    from redisforge.runbooks.external import heal, plan_heal
+
+    topology, layout = loaded.topology, cluster_layout(home, loaded.topology.name)
+    if dry_run:
+        print_plan(plan_heal(topology, loaded.passwords, layout), as_json=as_json)
+        return
+    healed = heal(topology, loaded.passwords, layout, finished_steps_only)
+    if as_json:
+        print_json({"phases": healed.phases, "seconds": round(healed.seconds, 3)})
+    else:
+        did = "healed" if healed.phases else "already as declared, nothing changed"
+        typer.echo(f"{topology.name}: {did} ({healed.seconds:.2f} s)")
 
 
 def down(

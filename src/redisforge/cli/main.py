@@ -11,6 +11,7 @@ import typer
 
 from redisforge import __version__
 from redisforge.cli import (
+    adopt,
     apply_config,
     audit,
     binaries,
@@ -56,6 +57,7 @@ for door in (
     host,
     config,
     formation,
+    adopt,
     certs,
     binaries,
 ):

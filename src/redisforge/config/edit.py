@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from redisforge.config.problems import OptionPath
@@ -38,6 +39,31 @@ def set_option(text: str, path: OptionPath, value: str) -> str | None:
     if changed is None or wanted is None:
         return None
     result = "".join(changed)
+    try:
+        return result if read_yaml(result.encode()).data == wanted else None
+    except UnreadableYamlError:
+        return None
+
+
+def set_items(text: str, path: OptionPath, items: Sequence[str]) -> str | None:
+    """The text with the list at `path` replaced by `items`, each a flow mapping on a line of its own; None if that
+    cannot be done without touching anything else. Comments between the old items go with them."""
+    try:
+        document = read_yaml(text.encode())
+        values = [read_yaml(item.encode()).data for item in items]
+    except UnreadableYamlError:
+        return None
+    wanted = _with(document.data or {}, path, values)
+    start = document.lines.get(path)
+    old = [line for at, line in document.lines.items() if at[: len(path)] == path and len(at) > len(path)]
+    if start is None or wanted is None or not old or min(old) <= start:
+        return None
+    lines = text.splitlines(keepends=True)
+    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    first = lines[min(old) - 1]
+    indent = first[: len(first) - len(first.lstrip(" "))]
+    fresh = [f"{indent}- {item}{end}" for item in items]
+    result = "".join([*lines[: min(old) - 1], *fresh, *lines[max(old) :]])
     try:
         return result if read_yaml(result.encode()).data == wanted else None
     except UnreadableYamlError:

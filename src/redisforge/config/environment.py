@@ -151,8 +151,10 @@ OPTION_VARIABLES = (
     OptionVariable("REDIS_HANDOFF_USER", ("users", "handoff", "name"), _text),
 )
 
+OPERATOR_VARIABLE = "REDIS_REQUIREPASS"
+"""Holds the password with which RedisForge itself logs in."""
 PASSWORD_VARIABLES = {
-    "REDIS_REQUIREPASS": UserRole.OPERATOR,
+    OPERATOR_VARIABLE: UserRole.OPERATOR,
     "REDIS_ACL_PASS": UserRole.APPLICATION,
     "REDIS_READONLY_PASS": UserRole.READONLY,
     "REDIS_MONITOR_PASS": UserRole.MONITOR,

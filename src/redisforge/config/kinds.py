@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from redisforge.config import values
 
 _TEXT_OR_NUMBER = ["string", "number"]
+_OPTIONAL_USER_PATTERN = f"^(|{values.USER_NAME_PATTERN.strip('^$')})$"
 _SIMPLE = {"type": ["string", "number", "boolean"]}
 
 Name = Annotated[
@@ -26,6 +27,11 @@ UserName = Annotated[
     str,
     AfterValidator(values.matching(values.USER_NAME_PATTERN, "at most 63 letters, digits, '.', '_' and '-'")),
     WithJsonSchema({"type": "string", "pattern": values.USER_NAME_PATTERN}),
+]
+OptionalUserName = Annotated[
+    str,
+    AfterValidator(values.matching(_OPTIONAL_USER_PATTERN, "at most 63 letters, digits, '.', '_' and '-'")),
+    WithJsonSchema({"type": "string", "pattern": _OPTIONAL_USER_PATTERN}),
 ]
 Version = Annotated[
     str,

@@ -19,7 +19,7 @@ from redisforge.model.topology import Topology
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from redisforge.config.rules import BrokenRule
+    from redisforge.config.broken import BrokenRule
     from redisforge.config.schema import Declaration
 
 _NODE_PORT: OptionPath = ("ports", "redis")

@@ -13,6 +13,7 @@ import msgspec
 
 from redisforge.config import dotenv, yaml_lines
 from redisforge.config.environment import (
+    OPERATOR_VARIABLE,
     PROCESS,
     UsedVariable,
     Variable,
@@ -66,7 +67,12 @@ def load(path: Path | None, environment: Mapping[str, str], working_folder: Path
             variables[name] = Variable(name, environment[name], PROCESS)
     overrides = read_overrides(variables)
     declared = declare(written, overrides, base)
-    problems = [*problems, *dotenv_problems, *overrides.problems, *declared.problems]
+    of_variables = list(overrides.problems)
+    if declared.topology.access:  # whoever runs the nodes has chosen their password
+        weak = [problem for problem in of_variables if problem.subject == OPERATOR_VARIABLE]
+        of_variables = [problem for problem in of_variables if problem not in weak]
+        notices += [f"{problem.subject} {problem.what}: whoever guesses it may do everything" for problem in weak]
+    problems = [*problems, *dotenv_problems, *of_variables, *declared.problems]
     if problems:
         raise error_for(problems, _blamed(problems))
     return _loaded(declared, notices, overrides.passwords, used_variables(overrides, declared.left_out))

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from redisforge.config.broken import BrokenRule
 from redisforge.config.problems import OptionPath
 from redisforge.config.resolve import ADMIN_ADDRESS
-from redisforge.config.rules import BrokenRule
 from redisforge.model.topology import Topology
 
 HIGHEST_PORT = 65535
@@ -32,9 +32,9 @@ def broken_port_rules(topology: Topology) -> list[BrokenRule]:
 
 
 def _claims(topology: Topology) -> Iterator[_Claim]:
-    for node in topology.nodes:
+    for node in topology.own_nodes:
         yield _Claim(node.address, node.port, f"node {node.name}", _NODE_PORT)
-    for node in topology.nodes:
+    for node in topology.own_nodes:
         yield _Claim(node.address, node.bus_port, f"the bus of node {node.name}", _BUS_OFFSET)
     for endpoint in topology.endpoints:
         for listener in endpoint.listeners:

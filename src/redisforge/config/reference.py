@@ -15,6 +15,7 @@ from typing import Any, cast
 from redisforge.config.described import bounds_of, default_of, description_of, type_of
 from redisforge.config.environment import OPTION_VARIABLES, PASSWORD_VARIABLES
 from redisforge.config.example import example_yaml
+from redisforge.config.external import ExternalNodeOptions
 from redisforge.config.passwords import MIN_DIFFERENT_CHARACTERS, MIN_LENGTH
 from redisforge.config.problems import dotted
 from redisforge.config.schema import (
@@ -78,6 +79,9 @@ def reference_markdown() -> str:
             lines += _users_table(section)
         else:
             lines += _table(section, list(section.model_fields))
+        if name == "external":
+            lines += ["", "Each of `nodes`:", ""]
+            lines += _table(ExternalNodeOptions, list(ExternalNodeOptions.model_fields))
         if name == "endpoints":
             lines += ["", "There by default:", "", *_default_endpoints()]
     return "\n".join(lines) + "\n"

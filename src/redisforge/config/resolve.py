@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redisforge.config.resolve_external import external_access, external_hosts, external_nodes, external_users
 from redisforge.config.values import is_loopback, size_bytes
 from redisforge.model.hosts import SshAccess
 from redisforge.model.topology import (
@@ -47,7 +48,9 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
     The result may hold port clashes: see config/ports.py.
     """
     hosts = hosts_of(declaration, folder)
-    envoys = _envoys(declaration, hosts)
+    is_external = bool(declaration.external.nodes)
+    hosts = external_hosts(declaration, hosts) if is_external else hosts
+    envoys = () if is_external else _envoys(declaration, hosts)
     return Topology(
         name=declaration.name,
         engine=Engine(
@@ -59,10 +62,10 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
         shards=declaration.shards,
         replicas=declaration.replicas,
         hosts=hosts,
-        nodes=_nodes(declaration, hosts),
+        nodes=external_nodes(declaration, hosts) if is_external else _nodes(declaration, hosts),
         envoys=envoys,
-        endpoints=_endpoints(declaration, envoys),
-        users=tuple(User(name, role) for role, name in user_names(declaration).items()),
+        endpoints=() if is_external else _endpoints(declaration, envoys),
+        users=external_users(declaration) if is_external else users_of(declaration),
         redis=_redis_settings(declaration),
         envoy=_envoy_settings(declaration, folder),
         tls=_tls_settings(declaration, folder),
@@ -71,6 +74,7 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
         bus_offset=declaration.ports.bus_offset,
         handoff=HandoffSettings(declaration.handoff, declaration.handoff_max_lag_bytes),
         docker=_docker_settings(declaration),
+        access=external_access(declaration) if is_external else None,
     )
 
 
@@ -102,6 +106,11 @@ def _ssh_access(host: HostOptions, folder: Path) -> SshAccess:
         key_path=_path(host.ssh_key or "", folder),
         jump=host.ssh_jump or "",
     )
+
+
+def users_of(declaration: Declaration) -> tuple[User, ...]:
+    """The ACL users of the nodes that RedisForge runs."""
+    return tuple(User(name, role) for role, name in user_names(declaration).items())
 
 
 def user_names(declaration: Declaration) -> dict[UserRole, str]:

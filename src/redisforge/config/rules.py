@@ -6,8 +6,8 @@ import fnmatch
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from redisforge.config.broken import BrokenRule
+from redisforge.config.external_rules import broken_external_rules, external_notices
 from redisforge.config.messages import nearest_of
 from redisforge.config.problems import OptionPath
 from redisforge.config.resolve import hosts_of, is_remote, user_names
@@ -28,14 +28,6 @@ _LRM_VERSION = (8, 6)
 _HOST_SSH_OPTIONS = ("ssh_address", "ssh_port", "ssh_user", "ssh_key", "ssh_jump", "folder")
 
 
-class BrokenRule(msgspec.Struct, frozen=True):
-    """A finding. `paths` are the options that it is about; the first one that is written gets the blame."""
-
-    paths: tuple[OptionPath, ...]
-    what: str
-    next_step: str = ""
-
-
 def broken_rules(declaration: Declaration) -> list[BrokenRule]:
     """Every finding, in the order of the file."""
     return [
@@ -46,6 +38,7 @@ def broken_rules(declaration: Declaration) -> list[BrokenRule]:
         *_endpoints(declaration),
         *_users(declaration),
         *_certificates(declaration),
+        *broken_external_rules(declaration),
     ]
 
 
@@ -57,6 +50,7 @@ def notable(declaration: Declaration) -> list[str]:
         other = first.setdefault(host.address, host)
         if other is not host:
             notices.append(f"hosts {other.name} and {host.name} have one address and count as one machine")
+    notices.extend(external_notices(declaration))
     if declaration.persistence.mode == "none":
         notices.append("persistence.mode is none: a shard whose nodes all stop loses its data")
     return notices
@@ -88,6 +82,8 @@ def _hosts(declaration: Declaration) -> Iterator[BrokenRule]:
         seen.setdefault(host.name, index)
     yield from _ways_to_hosts(declaration)
     hosts = hosts_of(declaration)
+    if declaration.external.nodes:
+        return  # where they stand is not ours to choose
     if sharing_is_forced(hosts, declaration.replicas) and not shares_hosts(declaration):
         have = len({host.address for host in hosts})
         wanted = declaration.replicas + 1
@@ -188,6 +184,8 @@ def _users(declaration: Declaration) -> Iterator[BrokenRule]:
 
 
 def _certificates(declaration: Declaration) -> Iterator[BrokenRule]:
+    if declaration.external.nodes:
+        return  # a CA alone is enough there
     files = {name: getattr(declaration.tls, name) for name in ("ca_file", "cert_file", "key_file")}
     missing = [name for name, path in files.items() if not path]
     if missing and len(missing) < len(files):

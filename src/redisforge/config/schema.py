@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic import model_validator as validates
 
+from redisforge.config.declaring import Options, option
+from redisforge.config.external import ExternalNodeOptions, ExternalOptions
 from redisforge.config.kinds import (
     Address,
     CertificateName,
@@ -40,22 +42,6 @@ EvictionPolicy = Literal[
     "volatile-random",
     "volatile-ttl",
 ]
-
-
-def option(default: Any, description: str, *, unit: str = "", **bounds: Any) -> Any:
-    """Declare an option. `unit` is for the reference; `bounds` are pydantic's (ge, le, max_length ...)."""
-    return Field(
-        default,
-        description=description or None,
-        json_schema_extra={"x-unit": unit} if unit else None,
-        **bounds,
-    )
-
-
-class Options(BaseModel):
-    """A section: unknown keys are errors, values keep their YAML type, nothing changes later."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class EngineOptions(Options):
@@ -323,6 +309,7 @@ class Declaration(Options):
     docker: DockerOptions = option(DockerOptions(), "")
     users: UsersOptions = option(UsersOptions(), "")
     tls: TlsOptions = option(TlsOptions(), "")
+    external: ExternalOptions = option(ExternalOptions(), "")
 
     @validates(mode="before")
     @classmethod
@@ -362,6 +349,8 @@ def model_at(path: tuple[str | int, ...]) -> type[Options] | None:
     if path and path[0] in {"hosts", "endpoints"}:
         item = HostOptions if path[0] == "hosts" else EndpointOptions
         return item if len(path) == 2 else None
+    if path[:2] == ("external", "nodes"):
+        return ExternalNodeOptions if len(path) == 3 else None
     model: type[Options] | None = Declaration
     for part in path:
         field = model.model_fields.get(str(part)) if model else None

@@ -191,7 +191,9 @@ class NoRuntime:
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """Raises HostError: these nodes are not ours to start."""
-        del units, permit_blank
+        del permit_blank
+        if not units:
+            return
         raise HostError("these nodes are not run by RedisForge", next_step="start them by what runs them")
 
     async def place(self, units: Sequence[Unit]) -> None:
@@ -210,7 +212,8 @@ class NoRuntime:
 
     async def stop(self, names: Sequence[str]) -> None:
         """Raises HostError: these nodes are not ours to stop."""
-        del names
+        if not names:
+            return
         raise HostError("these nodes are not run by RedisForge", next_step="stop them by what runs them")
 
     async def note_election(self, elected: str, replaced: str) -> None:

@@ -196,6 +196,23 @@ class TlsSettings(msgspec.Struct, frozen=True):
     require_client_certificates: bool
 
 
+class ExternalAccess(msgspec.Struct, frozen=True):
+    """How RedisForge reaches nodes that somebody else runs.
+
+    Without `tls` nothing that is sent is protected. `user` "" is the default user; `password` says whether one is
+    asked for.
+    """
+
+    tls: bool
+    check_hostname: bool = True
+    user: str = ""
+    password: bool = True
+
+
+DEFAULT_USER = "default"
+"""Who is logged in as with a password alone (Redis's own name for it)."""
+
+
 class Topology(msgspec.Struct, frozen=True):
     """The whole declared system."""
 
@@ -219,6 +236,8 @@ class Topology(msgspec.Struct, frozen=True):
     """How far a node's bus port is above its port (`ports.bus_offset`)."""
     handoff: HandoffSettings = HandoffSettings()
     docker: DockerSettings = DockerSettings()
+    access: ExternalAccess | None = None
+    """Set when somebody else runs the whole cluster (`external` in redisforge.yaml): no Unit is ours."""
 
     @property
     def own_nodes(self) -> tuple[RedisNode, ...]:

@@ -184,6 +184,8 @@ def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str,
     Raises:
         RedisForgeError: what a host lacks, before anything was started.
     """
+    if cluster.topology.access:
+        return {}
     from redisforge.security.certificates import ensure_certificates
 
     check_space(cluster.layout, cluster.topology)
@@ -236,7 +238,10 @@ class _Watch:
 
 
 def prepared_units(cluster: Cluster, environment: Mapping[str, str], progress: Progress) -> dict[str, Unit]:
-    """The Units of a cluster with the programs that they run with. Raises BinaryError, ConfigError."""
+    """The Units of a cluster with the programs that they run with; none if somebody else runs it. Raises BinaryError,
+    ConfigError."""
+    if cluster.topology.access:
+        return {}
     topology, cache = cluster.topology, cache_folder(environment)
     engine = ensure_engine(topology.engine, cache, progress, environment)
     envoy = ensure_envoy(topology.envoy.version, topology.envoy.path, cache, progress, environment)

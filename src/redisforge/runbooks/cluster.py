@@ -15,10 +15,11 @@ from redisforge.disk import PUBLIC_MODE, write_file
 from redisforge.errors import HostError, NotFoundError, RedisForgeError
 from redisforge.fleet.docker import DockerHost, DockerRuntime
 from redisforge.fleet.hosts import HostsRuntime, Site
-from redisforge.fleet.runtime import ProcessRuntime, Runtime
+from redisforge.fleet.runtime import NoRuntime, ProcessRuntime, Runtime
 from redisforge.fleet.transport import LocalTransport, Transport
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.topology import Credentials, Host, Topology, UserRole
+from redisforge.model.secret import Secret
+from redisforge.model.topology import DEFAULT_USER, Credentials, ExternalAccess, Host, Topology, UserRole
 from redisforge.redis.connection import Login
 
 DEFAULT_NAME = "main"
@@ -58,6 +59,8 @@ class Cluster(msgspec.Struct, frozen=True):
 
     def operator_login(self) -> Login:
         """How RedisForge logs in to the nodes themselves."""
+        if self.topology.access:
+            return self._external_login(self.topology.access)
         user = self.topology.user(UserRole.OPERATOR).name
         return Login(
             ca_path=self.layout.ca_certificate,
@@ -65,6 +68,19 @@ class Cluster(msgspec.Struct, frozen=True):
             key_path=self.layout.key(OPERATOR_CERTIFICATE),
             user=user,
             password=self.credentials.password(user),
+        )
+
+    def _external_login(self, access: ExternalAccess) -> Login:
+        tls = self.topology.tls
+        paths = (tls.ca_path, tls.certificate_path, tls.key_path) if access.tls else ("", "", "")
+        password = self.credentials.password(access.user or DEFAULT_USER) if access.password else Secret("")
+        return Login(
+            ca_path=paths[0],
+            certificate_path=paths[1],
+            key_path=paths[2],
+            user=access.user,
+            password=password,
+            check_hostname=access.check_hostname,
         )
 
     def user_login(self, user_name: str) -> Login:
@@ -165,6 +181,8 @@ def existing_layout(home: Path, name: str | None) -> ClusterLayout:
 
 def make_cluster(topology: Topology, layout: ClusterLayout, credentials: Credentials) -> Cluster:
     """A Cluster with a way to each of its hosts. Nothing is connected yet."""
+    if topology.access:
+        return Cluster(topology, layout, credentials, {}, NoRuntime())
     return _on_sites(topology, layout, credentials, make_sites(topology, layout))
 
 

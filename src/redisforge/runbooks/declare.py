@@ -9,9 +9,11 @@ from msgspec.structs import replace
 
 from redisforge.disk import write_file
 from redisforge.errors import HostError
+from redisforge.model.adopted import AdoptedNode
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Topology
 from redisforge.plan.resize import keep_places
+from redisforge.render.adopted_yaml import node_text
 from redisforge.runbooks.cluster import read_topology
 
 _MODE = 0o777
@@ -35,11 +37,11 @@ def as_recorded(declared: Topology, layout: ClusterLayout, overridden: frozenset
 def declare_options(topology: Topology, options: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
     """Set options in the file that declares `topology`; returns sentences for the operator. Never raises for the file:
     what cannot be written is said. The built-in topology has no file: there the record of the cluster counts."""
-    from redisforge.config.edit import set_option
+    from redisforge.config.edit import set_items, set_option
     from redisforge.config.files import UnreadableFileError, read_bounded
     from redisforge.config.yaml_lines import MAX_BYTES
 
-    if not topology.source:
+    if not topology.source or not (options or topology.access):
         return ()
     path = Path(topology.source).resolve()  # a link stays a link
     wanted = ", ".join(f"{'.'.join(option)}: {value}" for option, value in options.items())
@@ -55,6 +57,13 @@ def declare_options(topology: Topology, options: Mapping[tuple[str, ...], str]) 
         if result is None:
             return (by_hand,)
         changed = result
+    if topology.access:
+        wanted = ", ".join(part for part in (wanted, "external.nodes") if part)
+        by_hand = f"declare {wanted} in {path} as `redisforge status` shows them: it could not be changed"
+        result = set_items(changed, ("external", "nodes"), [node_text(node) for node in external_nodes(topology)])
+        if result is None:
+            return (by_hand,)
+        changed = result
     if changed == text:
         return ()
     try:
@@ -62,3 +71,19 @@ def declare_options(topology: Topology, options: Mapping[tuple[str, ...], str]) 
     except HostError as error:
         return (f"{by_hand} ({error.why})",)
     return (f"{path} now declares {wanted}",)
+
+
+def external_nodes(topology: Topology) -> tuple[AdoptedNode, ...]:
+    """The nodes as `external.nodes` lists them; what follows from the address or from `hosts` is not said."""
+    declared = {host.name: host for host in topology.hosts}
+    listed: list[AdoptedNode] = []
+    for node in topology.nodes:
+        host = declared.get(node.host)
+        listed.append(
+            AdoptedNode(
+                address=node.address, port=node.port, bus_port=node.bus_port, shard=node.shard + 1,
+                role=node.intended_role, host="" if node.host == node.address else node.host,
+                zone="" if node.zone == (host.zone if host else node.host) else node.zone,
+            )
+        )  # fmt: skip
+    return tuple(listed)

@@ -226,10 +226,10 @@ def _topology(seats: list[tuple[Host, int]], shards: int, replicas: int, nodes: 
             )
         )  # fmt: skip
     hosts = tuple(dict.fromkeys(host for host, _ in seats))
-    return _bare_topology(tuple(placed), hosts, shards, replicas)
+    return bare_topology(tuple(placed), hosts, shards, replicas)
 
 
-def _bare_topology(nodes: tuple[RedisNode, ...], hosts: tuple[Host, ...], shards: int, replicas: int) -> Topology:
+def bare_topology(nodes: tuple[RedisNode, ...], hosts: tuple[Host, ...], shards: int, replicas: int) -> Topology:
     """A Topology of nodes alone; how they are configured is their owner's business."""
     return Topology(
         name="init-cluster",

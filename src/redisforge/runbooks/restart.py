@@ -12,6 +12,7 @@ from redisforge.plan.predict import Planner
 from redisforge.plan.restart import Restart, restart_phase
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.change import Verb
+from redisforge.runbooks.external import refuse_without_units
 
 
 def restart_verb(names: tuple[str, ...], *, force: bool = False) -> Verb:
@@ -19,6 +20,9 @@ def restart_verb(names: tuple[str, ...], *, force: bool = False) -> Verb:
     since_s = time.time()
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_without_units(
+            topology, "restart", "restart its nodes by what runs them, masters after `redisforge failover`"
+        )
         chosen = [named_node(topology, facts, name) for name in names] or [n for n in topology.nodes if n.managed]
         _refuse_unmanaged(chosen)
         wanted = Restart(names=frozenset(node.name for node in chosen), since_s=since_s, force=force)

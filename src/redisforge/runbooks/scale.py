@@ -24,6 +24,7 @@ from redisforge.plan.scale import Scale, scale_phase, slot_moves
 from redisforge.plan.starting import Wishes
 from redisforge.plan.view import ALL_SLOTS, actual_shards, newest_owners, owned_slots
 from redisforge.runbooks.change import Verb
+from redisforge.runbooks.external import refuse_without_units
 from redisforge.runbooks.moving import MoveLimits
 
 
@@ -46,6 +47,12 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
         )
 
     def target(topology: Topology, facts: Facts) -> Topology:
+        refuse_without_units(
+            topology,
+            "scale --shards",
+            "start nodes by what runs the others, then `redisforge scale add HOST:PORT`; `redisforge scale remove` "
+            "takes one out",
+        )
         grown = grow(topology, shards, replicas, actual_shards(topology, facts))
         return replace(grown, shards=shards, replicas=replicas)
 

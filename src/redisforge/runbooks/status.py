@@ -79,7 +79,8 @@ def _state(facts: Facts, problems: tuple[Problem, ...]) -> Literal["ok", "degrad
     running = [unit for unit in facts.units.values() if unit.pid]
     if not running and not facts.reachable_nodes():
         return "stopped"
-    if count(served_slots(facts)) < 16384 or all(endpoint.problem for endpoint in facts.endpoints):
+    no_door = bool(facts.endpoints) and all(endpoint.problem for endpoint in facts.endpoints)
+    if count(served_slots(facts)) < 16384 or no_door:
         return "fail"
     return "degraded" if problems else "ok"
 
@@ -109,7 +110,7 @@ def _node(node: RedisNode, facts: Facts, shard: int) -> NodeReport:
         max_memory_bytes=seen.max_memory_bytes if alive else None,
         lag_bytes=_lag(seen, facts),
         restart_count=unit.restart_count if unit else 0,
-        state=_node_state(seen, unit.state if unit else UnitState.ABSENT),
+        state=_node_state(seen, unit.state if unit else UnitState.ABSENT if node.managed else UnitState.RUNNING),
     )
 
 

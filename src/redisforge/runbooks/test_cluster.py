@@ -15,6 +15,7 @@ from redisforge.model.secret import Secret
 from redisforge.model.topology import Endpoint, EndpointKind, UserRole
 from redisforge.redis.connection import Login
 from redisforge.runbooks.cluster import Cluster, cluster_names, open_cluster
+from redisforge.runbooks.external import refuse_without_units
 from redisforge.runbooks.smoke import Door, Doors, SmokeTest
 
 
@@ -27,7 +28,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def smoke_test_cluster(cluster: Cluster) -> SmokeReport:
-    """Test every endpoint of a cluster of ours."""
+    """Test every endpoint of a cluster of ours. Raises UsageError for one that has none."""
+    refuse_without_units(cluster.topology, "test-cluster", "give an address: `redisforge test-cluster HOST PORT`")
     return _run(cluster_doors(cluster), cluster.topology.name)
 
 

@@ -24,6 +24,7 @@ from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older, upgrade_phase
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.external import refuse_without_units
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.placed import placed_nodes
 from redisforge.runbooks.preflight import check_configuration, units_here
@@ -84,6 +85,7 @@ def _refuse(topology: Topology, kind: EngineKind) -> None:
             next_step=f"`redisforge upgrade --{topology.engine.kind} VERSION`; to change the engine, load the data "
             "into a new cluster",
         )
+    refuse_without_units(topology, "upgrade", "upgrade it by what runs it, node by node, replicas first")
     others = [f"{node.name} ({node.address}:{node.port})" for node in topology.nodes if not node.managed]
     if others:
         raise UsageError(

@@ -73,7 +73,8 @@ def resolve_credentials(
     Returns the passwords, and whether any of them is new: not in secrets.env before this call.
 
     Raises:
-        SecretError: secrets.env is damaged, or a supplied password is empty or has control characters.
+        SecretError: secrets.env is damaged, or a supplied password is empty or has control characters; or that of nodes
+            which somebody else runs is not known.
         HostError: secrets.env cannot be written or closed to others.
     """
     path = Path(layout.secrets)
@@ -85,6 +86,13 @@ def resolve_credentials(
         stored = entries.get(names.password)
         if given is None and stored is not None and not stored:
             raise _damaged(path, f"{names.password} is empty")
+        if given is None and stored is None and topology.access:
+            raise SecretError(
+                "the password of the nodes is not known",
+                where=topology.name,
+                why="somebody else runs them, so that it cannot be made up",
+                next_step=f"set {names.password} in the environment or in .env",
+            )
         password = given if given is not None else stored or generate_password()
         _check(password, user.name)
         wanted[names.user] = Secret(user.name)

@@ -1,0 +1,264 @@
+"""`redisforge adopt`, and the verbs on what was adopted: clusters of plain redis-servers that redis-cli has joined."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster_tool import ADDRESS, SLOT_COUNT, environment, run_command, until
+from foreign_cluster import READ_ONLY, ForeignCluster
+from foreign_nodes import PASSWORD, Nodes
+
+from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine
+from redisforge.model.topology import Engine
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def engine() -> EngineBinary:
+    return ensure_engine(Engine(), cache_folder(os.environ), print, os.environ)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, engine: EngineBinary) -> Iterator[ForeignCluster]:
+    """Without TLS and without a password."""
+    cluster = ForeignCluster(tmp_path_factory.mktemp("plain"), engine, password="")
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, engine: EngineBinary) -> Iterator[ForeignCluster]:
+    """With TLS, certificates of clients demanded, and a password."""
+    folder = tmp_path_factory.mktemp("guarded")
+    tls = folder / "tls"
+    made = run_command("generate-certs", str(tls), "--san", ADDRESS, folder=folder, variables=environment(folder / "h"))
+    assert made.status == 0, str(made)
+    cluster = ForeignCluster(folder, engine, tls=tls, auth_clients="yes")
+    yield cluster
+    cluster.close()
+
+
+def guarded_options(cluster: ForeignCluster) -> tuple[str, ...]:
+    tls, password = cluster.nodes.tls, cluster.folder / "password"
+    assert tls
+    password.write_text(f"{PASSWORD}\n")
+    files = ("--ca", str(tls / "ca.crt"), "--cert", str(tls / "client.crt"), "--key", str(tls / "client.key"))
+    return (*files, "--password-file", str(password))
+
+
+def adopted(cluster: ForeignCluster) -> dict[str, Any]:
+    return yaml.safe_load((cluster.folder / "redisforge.yaml").read_text())
+
+
+def ensure_adopted(cluster: ForeignCluster) -> None:
+    """Adopt it afresh, whatever earlier tests have left."""
+    options = guarded_options(cluster) if cluster.nodes.tls else ()
+    cluster.done("adopt", cluster.name(cluster.members[0]), *options, "--force")
+
+
+@pytest.mark.parametrize("kind", ["plain", "guarded"])
+def test_it_describes_the_cluster_and_changes_nothing_there(kind: str, request: pytest.FixtureRequest) -> None:
+    cluster: ForeignCluster = request.getfixturevalue(kind)
+    options = guarded_options(cluster) if kind == "guarded" else ()
+    before = cluster.configuration()
+    cluster.forget_commands()
+    planned = cluster.done("adopt", cluster.name(cluster.members[3]), *options, "--dry-run")
+    assert not (cluster.folder / "redisforge.yaml").exists()
+    assert not cluster.home.exists()
+
+    written = cluster.done("adopt", cluster.name(cluster.members[3]), *options)
+    seen = cluster.commands()
+
+    assert seen <= READ_ONLY
+    assert {"config|get", "cluster|nodes"} <= seen  # the counting works
+    assert cluster.configuration() == before
+    text = (cluster.folder / "redisforge.yaml").read_text()
+    assert text == planned.stdout
+    assert PASSWORD not in text
+    declared = adopted(cluster)
+    assert (declared["shards"], declared["replicas"]) == (3, 1)
+    assert declared["node_timeout_ms"] == 2000
+    assert declared["external"]["tls"] is (kind == "guarded")
+    nodes = {node["port"]: node for node in declared["external"]["nodes"]}
+    assert set(nodes) == set(cluster.members)
+    roles = cluster.nodes.roles()
+    assert {port: node["role"] for port, node in nodes.items()} == {
+        port: {"master": "master", "slave": "replica"}[roles[port]] for port in cluster.members
+    }
+    assert all(node["bus_port"] == port + 50 for port, node in nodes.items())
+    assert sorted(node["shard"] for node in nodes.values()) == [1, 1, 2, 2, 3, 3]
+    assert "repl-diskless-sync-delay 0   (default: 5)" in text
+    assert ("in plain text" in written.stderr) is (kind == "plain")
+    assert cluster.done("config", "check").status == 0
+    secrets = cluster.home / "clusters" / "adopted" / "secrets.env"
+    assert secrets.exists() is (kind == "guarded")
+    if kind == "guarded":
+        assert secrets.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["plain", "guarded"])
+def test_the_verbs_work_on_it(kind: str, request: pytest.FixtureRequest) -> None:
+    cluster: ForeignCluster = request.getfixturevalue(kind)
+    ensure_adopted(cluster)
+    with cluster.nodes.client(cluster.members[0]) as client:
+        first = client.cluster("myid")
+    keys = write_keys(cluster, 400)
+
+    report = cluster.status()
+    assert (report["cluster"]["state"], report["cluster"]["slots_ok"]) == ("ok", SLOT_COUNT), report
+    assert not report["problems"]
+    assert "already as declared" in cluster.done("up").stdout
+
+    master = next(node for node in report["nodes"] if node["role"] == "master")
+    replica = next(n for n in report["nodes"] if n["role"] == "replica" and n["shard"] == master["shard"])
+    cluster.done("failover", master["name"])
+    after = {node["name"]: node["role"] for node in cluster.status()["nodes"]}
+    assert (after[master["name"]], after[replica["name"]]) == ("replica", "master")
+
+    spare = cluster.name(cluster.spare)
+    planned = cluster.done("scale", "add", spare, "--role", "master", "--dry-run")
+    assert "move 4096 slots" in planned.stdout
+    cluster.done("scale", "add", spare, "--role", "master")
+    assert sorted(cluster.owned().values()) == [4096] * 4
+    declared = adopted(cluster)
+    assert declared["shards"] == 4
+    assert cluster.spare in {node["port"] for node in declared["external"]["nodes"]}
+    assert read_keys(cluster, keys) == keys
+
+    cluster.done("rebalance", "--weight", f"{spare}=0.5")
+    assert cluster.owned()[cluster.spare] < 2400
+    cluster.done("rebalance")
+    assert cluster.owned()[cluster.spare] == 4096
+
+    cluster.done("scale", "remove", spare, "--yes")
+    assert cluster.spare not in cluster.owned()
+    declared = adopted(cluster)
+    assert declared["shards"] == 3
+    assert cluster.spare not in {node["port"] for node in declared["external"]["nodes"]}
+    assert read_keys(cluster, keys) == keys
+    assert cluster.nodes.ask(cluster.spare, "CLUSTER INFO")["cluster_known_nodes"] == "1"
+    assert cluster.nodes.ask(cluster.spare, "PING")  # its process is its owner's
+
+    cluster.done("scale", "add", spare, "--role", "replica")
+    until(lambda: cluster.nodes.roles()[cluster.spare] == "slave", "the spare node replicates")
+    cluster.done("scale", "remove", spare, "--yes")
+    assert not cluster.status()["problems"]
+    assert "already as declared" in cluster.done("up").stdout
+    assert cluster.nodes.ask(cluster.members[0], "CLUSTER MYID") == first
+
+
+def write_keys(cluster: ForeignCluster, count: int) -> dict[str, str]:
+    """Write keys through redis-cli -c, which follows redirections."""
+    keys = {f"key:{number}": f"value-{number}" for number in range(count)}
+    replies = cluster.cli("".join(f"SET {key} {value}\n" for key, value in keys.items()))
+    assert replies == ["OK"] * count
+    return keys
+
+
+def read_keys(cluster: ForeignCluster, keys: dict[str, str]) -> dict[str, str]:
+    replies = cluster.cli("".join(f"GET {key}\n" for key in keys))
+    return dict(zip(keys, replies, strict=True))
+
+
+def test_what_needs_the_processes_says_so(plain: ForeignCluster) -> None:
+    ensure_adopted(plain)
+    for arguments, words in (
+        (("restart",), "redisforge failover"),
+        (("upgrade", "--redis", "8.6"), "by what runs it"),
+        (("apply-config",), "CONFIG SET"),
+        (("scale", "--shards", "4", "--yes"), "redisforge scale add"),
+        (("test-cluster",), "test-cluster HOST PORT"),
+    ):
+        result = plain.run(*arguments)
+        assert result.status == 2, f"{arguments}: {result}"
+        assert words in result.stderr
+    assert not plain.status()["problems"]
+
+
+def test_bad_input_is_named_and_nothing_is_written(
+    plain: ForeignCluster, guarded: ForeignCluster, tmp_path: Path, engine: EngineBinary
+) -> None:
+    tls = guarded.nodes.tls
+    assert tls
+    seed, guarded_seed = plain.name(plain.members[0]), guarded.name(guarded.members[0])
+    ca = ("--ca", str(tls / "ca.crt"))
+    client = (*ca, "--cert", str(tls / "client.crt"), "--key", str(tls / "client.key"))
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the password\n")
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    lonely = Nodes(tmp_path / "lonely", engine.server_path, count=1, password="")
+    single = Nodes(tmp_path / "single", engine.server_path, count=1, password="", cluster=False)
+    try:
+        for arguments, status, words in (
+            ((seed.rpartition(":")[0] + ":1",), 12, "nothing listens there"),
+            (("nonsense",), 2, "host:port"),
+            ((seed, "--name", "../up"), 2, "cannot be a cluster's name"),
+            ((seed, "--password-file", str(wrong)), 4, "does not ask for a password"),
+            ((seed, *ca), 12, "speaks plain Redis"),
+            ((guarded_seed,), 12, "give its CA with --ca"),
+            ((guarded_seed, *ca), 12, "--cert and --key"),
+            ((guarded_seed, *client), 4, "asks for a password"),
+            ((guarded_seed, *client, "--password-file", str(wrong)), 4, "does not accept the password"),
+            ((guarded_seed, *client, "--password-file", str(empty)), 4, "holds no password"),
+            ((guarded_seed, *client, "--password-file", str(tmp_path / "none")), 4, "does not exist"),
+            ((guarded_seed, "--ca", str(tmp_path / "none")), 2, "cannot be read"),
+            ((lonely.names[0],), 9, "slots without an owner: 0-16383"),
+            ((single.names[0],), 12, "single server"),
+        ):
+            folder = tmp_path / "out"
+            folder.mkdir(exist_ok=True)
+            result = run_command("adopt", *arguments, folder=folder, variables=environment(tmp_path / "home"))
+            assert result.status == status, f"{arguments}: {result}"
+            assert words in result.stderr, f"{arguments}: {result}"
+            assert "Traceback" not in result.stderr
+            assert not list(folder.iterdir())
+            assert not (tmp_path / "home").exists()
+    finally:
+        lonely.close()
+        single.close()
+
+
+def test_a_file_that_is_there_is_kept(plain: ForeignCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "redisforge.yaml").write_text("name: mine\n")
+    variables = environment(tmp_path / "home")
+    seed = plain.name(plain.members[0])
+
+    refused = run_command("adopt", seed, folder=folder, variables=variables)
+    assert refused.status == 9, str(refused)
+    assert (folder / "redisforge.yaml").read_text() == "name: mine\n"
+    assert not (tmp_path / "home").exists()
+    elsewhere = run_command("adopt", seed, "--out", "other.yaml", folder=folder, variables=variables)
+    assert elsewhere.status == 0, str(elsewhere)
+    assert (folder / "redisforge.yaml").read_text() == "name: mine\n"
+    again = run_command("adopt", seed, "--out", "third.yaml", folder=folder, variables=variables)
+    assert again.status == 9, str(again)
+    assert "adopted before" in again.stderr
+    forced = run_command("adopt", seed, "--force", folder=folder, variables=variables)
+    assert forced.status == 0, str(forced)
+    assert "external:" in (folder / "redisforge.yaml").read_text()
+
+
+def test_a_half_formed_cluster_is_refused(tmp_path: Path, engine: EngineBinary) -> None:
+    nodes = Nodes(tmp_path / "nodes", engine.server_path, count=3, password="")
+    try:
+        ports = nodes.ports
+        for port, slots in zip(ports, ((0, 5460), (5461, 10922), (10923, 16000)), strict=True):
+            assert nodes.ask(port, "CLUSTER ADDSLOTSRANGE", *map(str, slots))
+        for port in ports[1:]:
+            assert nodes.ask(ports[0], "CLUSTER MEET", ADDRESS, str(port), str(port + 50))
+        until(lambda: all(len(nodes.ask(port, "CLUSTER NODES")) == 3 for port in ports), "they know each other")
+        result = run_command("adopt", nodes.names[0], folder=tmp_path, variables=environment(tmp_path / "home"))
+        assert result.status == 9, str(result)
+        assert "slots without an owner: 16001-16383" in result.stderr
+        assert not (tmp_path / "redisforge.yaml").exists()
+    finally:
+        nodes.close()
