@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from redisforge.cli import host_change
 from redisforge.cli.host_trust import trust
 from redisforge.cli.options import ConfigOption, DryRunOption, JsonOption, YesOption
 
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     host.command("check")(check)
     host.command("prepare")(prepare)
     host.command("trust")(trust)
+    host_change.register(host)
     app.add_typer(host, name="host")
 
 

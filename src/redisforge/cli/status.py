@@ -74,6 +74,7 @@ def status_text(report: StatusReport) -> str:
     lines = [
         f"{cluster.name}: {cluster.state}   {cluster.slots_ok} of 16384 slots served   "
         f"{cluster.engine}   Envoy {cluster.envoy}",
+        *(f"host {host} is in maintenance: no master moves there" for host in cluster.maintenance),
         "",
     ]
     rows = [

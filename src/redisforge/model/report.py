@@ -26,6 +26,8 @@ class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
     slots_ok: int
     engine: str
     envoy: str
+    maintenance: tuple[str, ...] = ()
+    """Hosts in maintenance, by name."""
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

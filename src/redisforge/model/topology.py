@@ -238,6 +238,8 @@ class Topology(msgspec.Struct, frozen=True):
     docker: DockerSettings = DockerSettings()
     access: ExternalAccess | None = None
     """Set when somebody else runs the whole cluster (`external` in redisforge.yaml): no Unit is ours."""
+    maintenance: tuple[str, ...] = ()
+    """Hosts that are to have no masters and get no new nodes for now, by name: `host maintenance`, `host drain`."""
 
     @property
     def own_nodes(self) -> tuple[RedisNode, ...]:
@@ -251,6 +253,11 @@ class Topology(msgspec.Struct, frozen=True):
     def host(self, name: str) -> Host:
         """The host called `name`. Raises StopIteration."""
         return next(host for host in self.hosts if host.name == name)
+
+    @property
+    def resting(self) -> frozenset[str]:
+        """The names of the nodes and Envoys that stand on hosts in maintenance."""
+        return frozenset(unit.name for unit in (*self.nodes, *self.envoys) if unit.host in self.maintenance)
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint called `name`, or None."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.report import Problem
 from redisforge.model.slots import count, describe, subtract
@@ -23,7 +25,7 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
         return (Problem(severity="critical", where=topology.name, what=what, next_step="`redisforge up` starts it"),)
     problems = (
         *_slots(topology, facts),
-        *_units(topology, facts),
+        *(_as_expected(topology, problem) for problem in _units(topology, facts)),
         *_nodes(topology, facts),
         *_shards(topology, facts),
         *crowded(topology, facts),
@@ -79,6 +81,18 @@ def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
             )  # fmt: skip
         elif state in (UnitState.STOPPED, UnitState.ABSENT):
             yield Problem(severity="critical", where=name, what="does not run", next_step="`redisforge up` starts it")
+
+
+def _as_expected(topology: Topology, problem: Problem) -> Problem:
+    """What is wrong on a host in maintenance is most likely what the maintenance is for."""
+    if problem.where not in topology.resting:
+        return problem
+    host = next(unit.host for unit in (*topology.nodes, *topology.envoys) if unit.name == problem.where)
+    return replace(
+        problem, severity="warning",
+        next_step=f"its host {host} is in maintenance; when that is over, `redisforge up`, then `redisforge host "
+        f"maintenance exit {host}`",
+    )  # fmt: skip
 
 
 def _nodes(topology: Topology, facts: Facts) -> Iterator[Problem]:

@@ -75,7 +75,9 @@ def _heir(topology: Topology, facts: Facts, owner: PeerView, wanted: Failover) -
     if wanted.mode == "handover":
         ready = (node for node in candidates if node.master_link_up and node.replication_offset)
         seen = facts.nodes[wanted.node]
-        candidates = tuple(sorted(ready, key=lambda node: pause_left_s(topology, facts, seen, node)))
+        resting = topology.resting
+        order = sorted(ready, key=lambda node: (node.name in resting, pause_left_s(topology, facts, seen, node)))
+        candidates = tuple(order)
     if wanted.heir:
         candidates = tuple(node for node in candidates if node.name == wanted.heir)
     if candidates:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import SlotRange, describe, merge, subtract
-from redisforge.model.steps import Gate
+from redisforge.model.steps import Gate, Phase
 from redisforge.model.topology import Role, Topology
 from redisforge.plan.handover import electable
 from redisforge.plan.view import ALL_SLOTS, connected_ids, unclaimed_slots
@@ -256,7 +256,7 @@ _OF_ONE_NODE: dict[str, Callable[[Topology, Facts, str], Reasons]] = {
 def reasons_against(gate: Gate, topology: Topology, facts: Facts) -> Reasons:
     """Why `gate` does not hold; empty: it holds. Raises KeyError for a name that GATES does not have."""
     if gate.envoy:
-        topology, facts = _at_envoy(topology, facts, gate.envoy)
+        topology, facts = _at_envoys(topology, facts, frozenset({gate.envoy}))
     if gate.without:
         topology, facts = leave_out(topology, facts, frozenset(gate.without))
     if gate.name in _OF_ONE_NODE:
@@ -264,9 +264,14 @@ def reasons_against(gate: Gate, topology: Topology, facts: Facts) -> Reasons:
     return GATES[gate.name](topology, facts)
 
 
+def but_for(names: frozenset[str], phase: Phase) -> Phase:
+    """The phase with a gate that does not ask about these nodes and Envoys: they may be gone already."""
+    return replace(phase, gate=replace(phase.gate, without=tuple(sorted({*names, *phase.gate.without}))))
+
+
 def leave_out(topology: Topology, facts: Facts, names: frozenset[str]) -> tuple[Topology, Facts]:
-    """Both as if the nodes called `names` were not there; others may still list them, those that are silent or have
-    been reset too: under an id that only their address tells."""
+    """Both as if the nodes and Envoys called `names` were not there; others may still list the nodes, those that are
+    silent or have been reset too: under an id that only their address tells."""
     left_out = [facts.nodes[name] for name in names if name in facts.nodes]
     ids = {node.id for node in left_out}
     places = {(node.address, node.port) for node in left_out}
@@ -280,18 +285,21 @@ def leave_out(topology: Topology, facts: Facts, names: frozenset[str]) -> tuple[
     }
     units = {name: unit for name, unit in facts.units.items() if name not in names}
     left = tuple(node for node in topology.nodes if node.name not in names)
-    return replace(topology, nodes=left), replace(facts, nodes=nodes, units=units)
+    topology, facts = replace(topology, nodes=left), replace(facts, nodes=nodes, units=units)
+    envoys = frozenset(envoy.name for envoy in topology.envoys)
+    return _at_envoys(topology, facts, envoys - names) if envoys & names else (topology, facts)
 
 
-def _at_envoy(topology: Topology, facts: Facts, name: str) -> tuple[Topology, Facts]:
-    """Both as if `name` were the only Envoy."""
+def _at_envoys(topology: Topology, facts: Facts, names: frozenset[str]) -> tuple[Topology, Facts]:
+    """Both as if these were the only Envoys."""
     endpoints = tuple(
-        replace(endpoint, listeners=tuple(listener for listener in endpoint.listeners if listener.envoy == name))
+        replace(endpoint, listeners=tuple(door for door in endpoint.listeners if door.envoy in names))
         for endpoint in topology.endpoints
     )
-    probed = tuple(endpoint for endpoint in facts.endpoints if endpoint.envoy == name)
-    envoys = {envoy_name: envoy for envoy_name, envoy in facts.envoys.items() if envoy_name == name}
-    return replace(topology, endpoints=endpoints), replace(facts, endpoints=probed, envoys=envoys)
+    left = tuple(envoy for envoy in topology.envoys if envoy.name in names)
+    probed = tuple(endpoint for endpoint in facts.endpoints if endpoint.envoy in names)
+    envoys = {name: envoy for name, envoy in facts.envoys.items() if name in names}
+    return replace(topology, endpoints=endpoints, envoys=left), replace(facts, endpoints=probed, envoys=envoys)
 
 
 def _owners(node: NodeFacts) -> dict[str, tuple[SlotRange, ...]]:

@@ -22,13 +22,19 @@ _NOBODY = UnitFacts(name="", state=UnitState.ABSENT)
 def best_replica(
     topology: Topology, facts: Facts, master_id: str, leaving: frozenset[str] = frozenset()
 ) -> NodeFacts | None:
-    """The replica that may take over best: in sync, staying in the cluster, soonest to be elected, most advanced."""
+    """The replica that may take over best: in sync, staying in the cluster, soonest to be elected, most advanced; one
+    on a host in maintenance only where there is no other."""
     candidates = [
         node
         for node in replicas_of(facts, master_id)
         if node.name not in leaving and node.master_link_up and node.replication_offset
     ]
-    return min(candidates, key=lambda node: _heir_pause_s(topology, facts, node), default=None)
+    resting = topology.resting
+    return min(
+        candidates,
+        key=lambda node: (node.name in resting, _heir_pause_s(topology, facts, node)),
+        default=None,
+    )
 
 
 def hand_over(topology: Topology, facts: Facts, master: NodeFacts, heir: NodeFacts, why: str) -> Phase:

@@ -14,8 +14,13 @@ from redisforge.plan.view import ALL_SLOTS, owned_slots
 SETTLE_DEADLINE_S = 60.0
 
 
-def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = frozenset()) -> Phase | None:
-    """A phase that waits until the cluster is in order; None if it is. `without` are nodes that need not be.
+_NOBODY: frozenset[str] = frozenset()
+
+
+def whole_first(
+    topology: Topology, facts: Facts, without: frozenset[str] = _NOBODY, without_envoys: frozenset[str] = _NOBODY
+) -> Phase | None:
+    """A phase that waits until the cluster is in order; None if it is. `without` and `without_envoys` need not be.
 
     Raises:
         RefusedError: slots have no living owner: no change can help that, and waiting is no use.
@@ -23,7 +28,7 @@ def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = froz
     if opened := [node.name for node in facts.reachable_nodes() if _has_open_slots(node)]:
         step = MendSlots(node=opened[0], why="an interrupted move left them; what they hold is kept")
         return Phase(title="close the slots that were left open", steps=(step,), gate=Gate("agreed", 60.0))
-    gate = Gate("settled", SETTLE_DEADLINE_S, without=tuple(sorted(without)))
+    gate = Gate("settled", SETTLE_DEADLINE_S, without=tuple(sorted(without | without_envoys)))
     if gates.reasons_against(gate, topology, facts):
         missing = subtract(ALL_SLOTS, owned_slots(facts))
         if missing:
@@ -35,7 +40,8 @@ def whole_first(topology: Topology, facts: Facts, without: frozenset[str] = froz
                 "of a dead master take over",
             )
         return Phase(title="wait until the cluster is in order", steps=(), gate=gate)
-    gate = Gate("endpoints_serve", 15.0)  # nodes that leave are served from until they are forgotten
+    # Nodes that leave are served from until they are forgotten.
+    gate = Gate("endpoints_serve", 15.0, without=tuple(sorted(without_envoys)))
     if gates.reasons_against(gate, topology, facts):
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
     return None

@@ -46,7 +46,8 @@ def grow(topology: Topology, shards: int, replicas: int, actual: Mapping[str, in
 def _new_node(
     topology: Topology, nodes: Sequence[RedisNode], shard_nodes: Sequence[RedisNode], shard: int, role: Role
 ) -> RedisNode:
-    host = _best_host(topology.hosts, nodes, shard_nodes, role)
+    open_hosts = [host for host in topology.hosts if host.name not in topology.maintenance]
+    host = _best_host(open_hosts or topology.hosts, nodes, shard_nodes, role)
     numbers = [int(match[1]) for node in nodes if (match := _NUMBERED.fullmatch(node.name))]
     port = _free_port(topology, nodes, host.address)
     return RedisNode(
@@ -107,6 +108,8 @@ def keep_places(declared: Topology, recorded: Topology) -> Topology:
     if declared.access or recorded.access:
         return declared  # it lists every node itself
     hosts = {host.name: host for host in declared.hosts}
+    if resting := tuple(name for name in recorded.maintenance if name in hosts):
+        declared = replace(declared, maintenance=resting)
     theirs = [node for node in recorded.nodes if node.managed]
     fewer = declared.shards < recorded.shards or declared.replicas < recorded.replicas
     if fewer or any(node.host not in hosts for node in theirs):

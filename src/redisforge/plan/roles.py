@@ -96,7 +96,8 @@ def _shards(topology: Topology, facts: Facts, *, in_sync_only: bool) -> Iterator
             copies = [replica for replica in copies_of(topology, facts, master.id) if is_in_sync(master, replica)]
         else:
             copies = list(replicas_of(facts, master.id))
-        candidates = tuple(declared[replica.name] for replica in copies if replica.name in declared)
+        known = (declared[replica.name] for replica in copies if replica.name in declared)
+        candidates = tuple(node for node in known if node.host not in topology.maintenance)
         yield _Shard(declared[master.name], candidates)
 
 

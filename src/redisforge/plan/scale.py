@@ -75,7 +75,7 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
     done = frozenset(name for name in wanted.leaving if not _owns(facts, name))
     rest, seen = gates.leave_out(topology, facts, done)
     if phase := _start(rest, seen, wanted):
-        return _but_for(done, phase)
+        return gates.but_for(done, phase)
     refuse_data_risks(rest, seen)
     for phase in (
         renew(rest, seen),
@@ -85,17 +85,12 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
         forget_dead(topology, facts),
     ):
         if phase:
-            return _but_for(done, phase)
+            return gates.but_for(done, phase)
     if phase := whole_first(topology, facts, without=done):
         return phase
     if phase := _move(rest, seen, wanted):
-        return _but_for(done, phase)
+        return gates.but_for(done, phase)
     return _part(topology, facts, wanted, done) or _await_envoys(rest, seen, done) or left_unread(rest, seen)
-
-
-def _but_for(done: frozenset[str], phase: Phase) -> Phase:
-    """The phase with a gate that does not ask about those who have left: they may be forgotten, or reset, already."""
-    return replace(phase, gate=replace(phase.gate, without=tuple(sorted({*done, *phase.gate.without}))))
 
 
 def _owns(facts: Facts, name: str) -> bool:

@@ -51,6 +51,7 @@ def report(topology: Topology, facts: Facts) -> StatusReport:
             slots_ok=count(served_slots(facts)),
             engine=f"{topology.engine.kind} {', '.join(versions) or '-'}",
             envoy=", ".join(envoys) or "-",
+            maintenance=topology.maintenance,
         ),
         nodes=tuple(nodes),
         endpoints=tuple(
@@ -71,7 +72,9 @@ def report(topology: Topology, facts: Facts) -> StatusReport:
 
 def _with_name(problem: Problem, name: str) -> Problem:
     """The advice as it works from any folder: the command with the cluster's name."""
-    advice = re.sub(r"`redisforge (up|logs|rebalance)\b", rf"`redisforge \1 -c {name}", problem.next_step)
+    advice = re.sub(
+        r"`redisforge (up|logs|rebalance|host maintenance exit)\b", rf"`redisforge \1 -c {name}", problem.next_step
+    )
     return msgspec.structs.replace(problem, next_step=advice)
 
 
