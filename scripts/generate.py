@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 from redisforge import errors
 from redisforge.cli.main import app
 from redisforge.config.reference import environment_markdown, example_yaml, json_schema_text, reference_markdown
-from redisforge.model.host_report import HostList, HostsReport
+from redisforge.model.host_report import HostList, HostsReport, TrustReport
 from redisforge.model.report import AuditReport, ChangeReport, LockReport, SmokeReport, StatusReport, Survival
 from redisforge.model.steps import Plan
 
@@ -48,7 +48,8 @@ _CLI_INTRO = """\
 mean: [exit-codes.md](exit-codes.md). The documents that `--json` prints: [status](status.schema.json),
 [test-cluster](test-cluster.schema.json), [simulate](simulate.schema.json), [--dry-run](plan.schema.json),
 [changes](change.schema.json), [lock status](lock.schema.json), [audit](audit.schema.json),
-[host check](host-check.schema.json), [host list](host-list.schema.json).
+[host check](host-check.schema.json), [host list](host-list.schema.json),
+[host trust](host-trust.schema.json).
 
 This page is generated from the program itself."""
 
@@ -67,6 +68,7 @@ def generated_files() -> dict[Path, str]:
         "lock.schema.json": document_schema(LockReport, "redisforge lock status --json"),
         "audit.schema.json": document_schema(AuditReport, "redisforge audit --json"),
         "host-list.schema.json": document_schema(HostList, "redisforge host list --json"),
+        "host-trust.schema.json": document_schema(TrustReport, "redisforge host trust --json"),
         "host-check.schema.json": document_schema(HostsReport, "redisforge host check --json, host prepare --json"),
         "plan.schema.json": document_schema(Plan, "--dry-run --json"),
         "exit-codes.md": exit_codes_markdown(),

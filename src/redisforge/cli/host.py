@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from redisforge.cli.host_trust import trust
 from redisforge.cli.options import ConfigOption, DryRunOption, JsonOption, YesOption
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     host.command("list")(list_)
     host.command("check")(check)
     host.command("prepare")(prepare)
+    host.command("trust")(trust)
     app.add_typer(host, name="host")
 
 

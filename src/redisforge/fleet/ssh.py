@@ -11,17 +11,17 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import contextlib
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from redisforge.errors import HostError
 from redisforge.fleet import ssh_errors, ssh_scripts
-from redisforge.fleet.carry import beside, write_archive
+from redisforge.fleet.carry import archive_chunks, beside
 from redisforge.fleet.ssh_connection import CONNECT_ROUND_TRIPS, SshConnection
 from redisforge.fleet.transport import CommandResult, Incoming, Outgoing
 from redisforge.model.unit import UnitFile
@@ -103,7 +103,7 @@ class SshTransport:
         nonce = secrets.token_hex(6)
         argv = ("sh", "-c", ssh_scripts.PLACE, "sh", folder, nonce, str(len(files)))
         ended = await self._do(
-            argv, timeout_s=FILE_LIMIT_S, given=ssh_scripts.placing_stream(folder, files, nonce), title="place files"
+            argv, timeout_s=FILE_LIMIT_S, given=[ssh_scripts.placing_stream(folder, files, nonce)], title="place files"
         )
         said = (ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
         return ssh_scripts.read_placed(self.host, folder, files, said)
@@ -134,13 +134,18 @@ class SshTransport:
         """See Transport.carry. The host needs tar."""
         if not (await self.run(("test", "-e", target), timeout_s=FILE_LIMIT_S, check=False)).exit_status:
             return False
-        stream = io.BytesIO()
-        await asyncio.to_thread(write_archive, source, target, stream)
         argv = ("sh", "-c", _UNPACK, "sh", beside(target), target)
-        ended = await self._do(argv, timeout_s=CARRY_LIMIT_S, given=stream.getvalue(), title="copy a folder")
+        ended = await self._do(
+            argv, timeout_s=CARRY_LIMIT_S, given=archive_chunks(source, target), title="copy a folder"
+        )
         if ended.exit_status:
             why = ended.stderr.decode(errors="replace")[-2000:]
-            raise HostError("cannot copy a folder", where=f"{self.host}: {target}", why=why)
+            raise HostError(
+                "cannot copy a folder",
+                where=f"{self.host}: {target}",
+                why=why,
+                next_step="Nothing was left there. Make room, or mend what it says, and run the same command again.",
+            )
         return True
 
     async def connect(self, address: str, port: int) -> tuple[Incoming, Outgoing]:
@@ -155,8 +160,14 @@ class SshTransport:
         except (OSError, asyncssh.Error) as error:
             raise ssh_errors.lost(self._connection.target, f"a connection to {address}:{port}", str(error)) from error
 
-    async def _do(self, argv: tuple[str, ...], *, timeout_s: float, given: bytes = b"", title: str = "") -> Ended:
-        """Run a command to its end, in its turn; `title` stands for the command in messages. Raises HostError."""
+    async def _do(
+        self, argv: tuple[str, ...], *, timeout_s: float, given: Iterable[bytes] = (), title: str = ""
+    ) -> Ended:
+        """Run a command to its end, in its turn; `title` stands for the command in messages. Raises HostError.
+
+        `given` is its standard input, taken piece by piece as the host takes it; what a command that ends early did
+        not want is dropped.
+        """
         self._follow_loop()
         async with self._turns:
             before = self.round_trips
@@ -164,10 +175,11 @@ class SshTransport:
             stdout, stderr = bytearray(), bytearray()
             try:
                 async with asyncio.timeout(timeout_s):
-                    if given:
-                        process.stdin.write(given)
-                    process.stdin.write_eof()
-                    await asyncio.gather(_gather(process.stdout, stdout), _gather(process.stderr, stderr))
+                    await asyncio.gather(
+                        _give(process.stdin, given),
+                        _gather(process.stdout, stdout),
+                        _gather(process.stderr, stderr),
+                    )
                     await process.wait_closed()
             except TimeoutError as error:
                 await self._kill(mark, bytes(stdout), process)
@@ -181,7 +193,7 @@ class SshTransport:
             except asyncio.CancelledError:
                 await asyncio.shield(self._kill(mark, bytes(stdout), process))
                 raise
-            self.round_trips = max(self.round_trips, before + exchanges + bool(given))
+            self.round_trips = max(self.round_trips, before + exchanges + (given != ()))
         return self._ended(argv, title, process.returncode, (mark, bytes(stdout), bytes(stderr)))
 
     def _ended(
@@ -258,6 +270,16 @@ def _ssh_error() -> type[Exception]:
     import asyncssh
 
     return asyncssh.Error
+
+
+async def _give(stream: asyncssh.SSHWriter[bytes], given: Iterable[bytes]) -> None:
+    """Write the pieces, the next one when there is room for it; then the end."""
+    pieces = iter(given)
+    with contextlib.suppress(BrokenPipeError):
+        while given and (piece := await asyncio.to_thread(next, pieces, b"")):
+            stream.write(piece)
+            await stream.drain()
+        stream.write_eof()
 
 
 async def _gather(stream: asyncssh.SSHReader[bytes], into: bytearray) -> None:

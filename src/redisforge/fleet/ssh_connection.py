@@ -109,6 +109,23 @@ class SshConnection:
             connection.close()
             await connection.wait_closed()
 
+    @property
+    def known_hosts_paths(self) -> tuple[str, ...]:
+        """The files that say which of its keys are trusted, the first of them RedisForge's own or the one declared."""
+        return self._paths
+
+    def known_name(self) -> tuple[str, int]:
+        """(name, port) by which known_hosts files are asked for it: as ~/.ssh/config resolves them, if that is read."""
+        import asyncssh
+
+        options: dict[str, Any] = {"host": self._access.address}
+        if self._access.port:
+            options["port"] = self._access.port
+        if not self._access.use_config:
+            options["config"] = None
+        resolved = asyncssh.SSHClientConnectionOptions(client_keys=None, agent_path=None, known_hosts=None, **options)
+        return resolved.host_key_alias or resolved.host, resolved.port or SSH_PORT
+
     async def host_keys(self) -> tuple[HostKey, ...]:
         """The keys that the host shows, none of them trusted by this. Raises HostError."""
         return await fetch_host_keys(self._fetch_key)
@@ -202,7 +219,7 @@ class SshConnection:
         """
         import asyncssh
 
-        trusted = known_keys(known, self._access.address, self._access.port or SSH_PORT)
+        trusted = known_keys(known, *self.known_name())
         ended_early = isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ConnectionLost | ConnectionResetError)
         if not (ended_early and trusted) or shown.key or shown.methods:
             return

@@ -30,6 +30,13 @@ class Target(msgspec.Struct, frozen=True):
     name: str
     place: str
     key_path: str = ""
+    trusted_with: str = ""
+    """The declared host with which a jump host is trusted; empty: it is declared itself."""
+
+    @property
+    def trust_command(self) -> str:
+        """What makes its key known."""
+        return f"redisforge host trust {self.trusted_with or self.name}"
 
     @property
     def where(self) -> str:
@@ -53,13 +60,13 @@ def wrong_key(target: Target, shown: Shown, why: str) -> HostKeyError:
             where=target.where,
             why=f"it shows  {key.algorithm} {key.fingerprint}\nknown are {_listed(shown.known)}",
             next_step="Either the host was installed anew, or somebody stands in between. Find out which; then\n"
-            f"redisforge host trust {target.name}",
+            f"{target.trust_command} --fingerprint {key.fingerprint}",
         )
     return HostKeyError(
         "the host's key is not known yet",
         where=target.where,
         why=f"it shows {key.algorithm} {key.fingerprint}, and no known_hosts file names this host",
-        next_step=f"Compare the fingerprint with the host's own, and accept it: redisforge host trust {target.name}",
+        next_step=f"Compare the fingerprint with the host's own, and accept it: {target.trust_command}",
     )
 
 

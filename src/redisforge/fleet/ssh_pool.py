@@ -35,7 +35,8 @@ def make_transports(
         if access.jump:
             through = jump_access(access)
             if through not in jumps:
-                jumps[through] = SshConnection(access.jump, through, paths, limits=limits)
+                jumps[through] = made_jump = SshConnection(access.jump, through, paths, limits=limits)
+                made_jump.target = msgspec.structs.replace(made_jump.target, trusted_with=name)
             jump = jumps[through]
         made[name] = SshTransport(SshConnection(name, access, paths, jump=jump, limits=limits))
     return made

@@ -93,3 +93,39 @@ class HostList(msgspec.Struct, frozen=True, kw_only=True):
 
     cluster: str
     hosts: tuple[ListedHost, ...]
+
+
+class ShownKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A public key of a host's; `fingerprint` as `ssh-keygen -l` prints it."""
+
+    algorithm: str
+    fingerprint: str
+
+
+TrustState = Literal["known", "trusted", "not trusted", "changed", "no match", "unreachable"]
+"""known: one of its keys was trusted before; trusted: it is now; not trusted: nobody said yes; changed: it shows other
+keys than the known ones; no match: none of its keys has a fingerprint that was given."""
+
+
+class TrustResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`host` is the declared name, or a jump host's address. `problem` is the whole error, empty if there is none."""
+
+    host: str
+    known_as: str
+    """Its name in known_hosts files."""
+    state: TrustState
+    shown: tuple[ShownKey, ...] = ()
+    known: tuple[ShownKey, ...] = ()
+    """The keys that were trusted before."""
+    problem: str = ""
+
+
+class TrustReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`redisforge host trust --json`. Hosts that are this machine are not in it."""
+
+    cluster: str
+    file: str
+    """Where trusted keys are written."""
+    passed: bool
+    """All hosts of the report are trusted."""
+    hosts: tuple[TrustResult, ...]

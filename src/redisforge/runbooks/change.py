@@ -28,7 +28,7 @@ from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.predict import Planner, predict
 from redisforge.plan.starting import Wishes
-from redisforge.runbooks.cluster import Cluster, record_topology
+from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.declare import declare_options
@@ -114,7 +114,7 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
         facts = await _look(cluster, verb)
         topology = verb.target(cluster.topology, facts)
         if topology != cluster.topology:
-            facts = await _look(msgspec.structs.replace(cluster, topology=topology), verb)
+            facts = await _look(with_topology(cluster, topology), verb)
         names = (*(node.name for node in topology.own_nodes), *(envoy.name for envoy in topology.envoys))
         wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
         return predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
@@ -139,7 +139,7 @@ async def _carry_out(
 ) -> ChangeReport:
     facts = await _look(before, verb)
     topology = verb.target(before.topology, facts)
-    cluster = msgspec.structs.replace(before, topology=topology)
+    cluster = with_topology(before, topology)
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         facts = await observer.look(fresh_units=True, always_probe=True)
         units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units

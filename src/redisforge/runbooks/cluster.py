@@ -163,7 +163,22 @@ def existing_layout(home: Path, name: str | None) -> ClusterLayout:
 
 def make_cluster(topology: Topology, layout: ClusterLayout, credentials: Credentials) -> Cluster:
     """A Cluster with a way to each of its hosts. Nothing is connected yet."""
-    sites = make_sites(topology, layout)
+    return _on_sites(topology, layout, credentials, make_sites(topology, layout))
+
+
+def with_topology(cluster: Cluster, topology: Topology) -> Cluster:
+    """The same cluster with other Units, on the hosts that it has and those that are new, over the same connections.
+
+    Units that `topology` does not have any more are found where they stand when the runtime observes.
+    """
+    return _on_sites(
+        topology, cluster.layout, cluster.credentials, make_sites(topology, cluster.layout) | dict(cluster.sites)
+    )
+
+
+def _on_sites(
+    topology: Topology, layout: ClusterLayout, credentials: Credentials, sites: Mapping[str, Site]
+) -> Cluster:
     distinct = list({id(site): site for site in sites.values()}.values())
     if len(distinct) == 1:
         return Cluster(topology, layout, credentials, sites, distinct[0].runtime)

@@ -34,7 +34,7 @@ from redisforge.plan.host_checks import judge
 from redisforge.plan.host_fixes import propose
 from redisforge.plan.host_needs import HostNeeds, host_needs
 from redisforge.render.host_files import OWN_PATHS
-from redisforge.runbooks.cluster import cluster_layout, home_folder, make_sites
+from redisforge.runbooks.cluster import cluster_layout, home_folder, known_hosts, make_sites
 
 INNER_USES = ("node", "bus")
 """Ports that hosts must reach among each other; who reaches an endpoint is for its clients' network to say."""
@@ -46,6 +46,8 @@ class Fleet(msgspec.Struct, frozen=True):
     topology: Topology
     hosts: tuple[Host, ...]
     sites: Mapping[str, Site]
+    known_hosts: Path = Path()
+    """RedisForge's own list of trusted host keys."""
 
     def transport_of(self, host: str) -> Transport:
         """The way to a host: the one place where it is chosen is make_sites."""
@@ -75,8 +77,9 @@ def declared_fleet(
             next_step="name hosts as redisforge.yaml does; without names, all of them are meant",
         )
     chosen = set(names) or set(known)
-    sites = make_sites(topology, cluster_layout(home_folder(environment), topology.name))
-    return Fleet(topology, tuple(host for host in topology.hosts if host.name in chosen), sites)
+    layout = cluster_layout(home_folder(environment), topology.name)
+    sites = make_sites(topology, layout)
+    return Fleet(topology, tuple(host for host in topology.hosts if host.name in chosen), sites, known_hosts(layout))
 
 
 def list_hosts(fleet: Fleet) -> HostList:

@@ -1,0 +1,127 @@
+"""The verbs that change a cluster, on three hosts over SSH and under load: nothing is noticed, whatever is where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cluster_tool import Cluster
+from ssh_fleet import Fleet
+from verbs import assert_whole, done, even, ids_of, loaded, planned, raise_commented
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    made = Fleet(tmp_path_factory.mktemp("ssh-verbs"))
+    try:
+        raise_commented(made.cluster)
+        made.cluster.write_keys(2000)
+        yield made
+    finally:
+        made.close()
+
+
+def units_on(fleet: Fleet) -> dict[str, set[str]]:
+    """The Units that have a folder, by host."""
+    found: dict[str, set[str]] = {}
+    for name in fleet.servers:
+        units = fleet.folder_of(name) / "clusters" / "main" / "units"
+        found[name] = {path.name for path in units.iterdir()}
+    return found
+
+
+def nodes_by_host(cluster: Cluster) -> dict[str, int]:
+    return dict(Counter(node["host"] for node in cluster.nodes().values()))
+
+
+def start_times(cluster: Cluster) -> dict[str, int]:
+    """The process id of every node, as it says itself."""
+    found: dict[str, int] = {}
+    for name in cluster.nodes():
+        with cluster.node_client(name) as client:
+            found[name] = client.info("server")["process_id"]
+    return found
+
+
+def test_shards_come_and_go_over_the_hosts(fleet: Fleet) -> None:
+    cluster, before = fleet.cluster, units_on(fleet)
+    with loaded(cluster):
+        grown = done(cluster, "scale", "--shards", "4", "--probe")
+        assert even(cluster.masters())
+        assert sum(nodes_by_host(cluster).values()) == 8
+        assert max(nodes_by_host(cluster).values()) == 3, "the new nodes are on different hosts"
+        done(cluster, "scale", "--shards", "3", "--yes")
+    assert (grown["probe"]["errors"], grown["probe"]["lost"]) == (0, 0)
+    assert even(assert_whole(cluster, 3))
+    assert units_on(fleet) == before, "nothing is left on the hosts of those that went"
+
+
+def test_replicas_come_and_go_over_the_hosts(fleet: Fleet) -> None:
+    cluster, before, ids = fleet.cluster, units_on(fleet), ids_of(fleet.cluster)
+    with loaded(cluster):
+        done(cluster, "scale", "--replicas", "2")
+        shards = {node["shard"] for node in cluster.nodes().values()}
+        for shard in shards:
+            hosts = [node["host"] for node in cluster.nodes().values() if node["shard"] == shard]
+            assert sorted(hosts) == sorted(fleet.servers), "a shard has a copy on every host"
+        done(cluster, "scale", "--replicas", "1", "--yes")
+    assert_whole(cluster, 3)
+    assert (units_on(fleet), ids_of(cluster)) == (before, ids)
+
+
+def test_masters_hand_over_and_everything_restarts(fleet: Fleet) -> None:
+    cluster, pids = fleet.cluster, start_times(fleet.cluster)
+    master, replica = cluster.pair()
+    with loaded(cluster):
+        done(cluster, "failover", master)
+        assert replica in cluster.masters()
+        assert master not in cluster.masters()
+        done(cluster, "restart")
+        done(cluster, "rebalance", "--roles")
+    assert not set(start_times(cluster).values()) & set(pids.values()), "every process is another one"
+    assert_whole(cluster, 3)
+
+
+def test_slots_are_moved_by_weight_and_back(fleet: Fleet) -> None:
+    cluster = fleet.cluster
+    heavy = sorted(cluster.masters())[0]
+    assert planned(cluster, "rebalance", "--weight", f"{heavy}=2")
+    with loaded(cluster):
+        done(cluster, "rebalance", "--weight", f"{heavy}=2")
+        counts = {name: node["slot_count"] for name, node in cluster.masters().items()}
+        assert counts[heavy] == 8192
+        done(cluster, "rebalance")
+    assert even(assert_whole(cluster, 3))
+
+
+def test_settings_are_applied_without_and_with_a_restart(fleet: Fleet) -> None:
+    cluster, pids = fleet.cluster, start_times(fleet.cluster)
+    file = cluster.folder / "redisforge.yaml"
+    declared = file.read_text()
+    with loaded(cluster):
+        file.write_text(declared + "redis_conf:\n  hz: 20\n")
+        done(cluster, "apply-config")
+        assert start_times(cluster) == pids, "CONFIG SET was enough"
+        assert setting(cluster, "hz") == {"20"}
+        file.write_text(declared + "io_threads: 2\nredis_conf:\n  hz: 20\n")
+        done(cluster, "apply-config")
+    assert setting(cluster, "io-threads") == {"2"}
+    assert not set(start_times(cluster).values()) & set(pids.values())
+    assert_whole(cluster, 3)
+    placed = [
+        path.read_text() for name in fleet.servers for path in fleet.folder_of(name).rglob("units/redis-*/redis.conf")
+    ]
+    assert len(placed) == 6
+    assert all("io-threads 2" in text for text in placed)
+
+
+def setting(cluster: Cluster, name: str) -> set[Any]:
+    found: set[Any] = set()
+    for node in cluster.nodes():
+        with cluster.node_client(node) as client:
+            found.add(client.config_get(name)[name])
+    return found
