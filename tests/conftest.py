@@ -1,7 +1,27 @@
-"""What holds for all tests."""
+"""What holds for all tests, and the test bed of many hosts for those that ask for it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+
+from docker_bed import UnavailableError
+from testbed import hosts
 
 # A deadline for an example would be a timed test: it fails on a busy machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+HOST_COUNT = 6
+
+
+@pytest.fixture(scope="session")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts.Bed]:
+    """Six hosts in three zones, each with sshd and an engine of Docker. A test that breaks one mends it."""
+    try:
+        with hosts.running(tmp_path_factory.mktemp("bed"), host_count=HOST_COUNT) as made:
+            yield made
+    except UnavailableError as error:
+        pytest.skip(f"no hosts for tests: {error}")

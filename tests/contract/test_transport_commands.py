@@ -6,9 +6,11 @@ The commands are few; the host in memory answers them from a table, this machine
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
 from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
-from ssh_server import SshServer
+from ssh_server import SshServer, until
 
 SPEAKS = ("sh", "-c", "echo said; echo grumbled >&2")
 FAILS = ("sh", "-c", "echo half done; echo no space left >&2; exit 3")
@@ -94,6 +96,21 @@ async def test_arguments_arrive_as_they_are_and_no_shell_reads_them(host: Transp
     assert (await host.run(list(QUOTED), timeout_s=LIMIT_S)) == ANSWERS[QUOTED]
 
 
+async def test_what_a_command_is_given_is_taken_once_and_its_end_is_checked(host: Transport) -> None:
+    pieces = iter([b"first ", b"second"])
+    assert (await host.feed(SPEAKS, pieces, timeout_s=LIMIT_S)).stdout == "said\n"
+    with pytest.raises(HostError, match="sh failed with exit status 3"):
+        await host.feed(FAILS, [b"piece"], timeout_s=LIMIT_S)
+    assert (await host.feed(FAILS, [], timeout_s=LIMIT_S, check=False)).exit_status == 3
+
+
+async def test_the_host_in_memory_keeps_what_a_command_was_given() -> None:
+    fake = FakeTransport(answer)
+    await fake.feed(SPEAKS, [b"first ", b"second"], timeout_s=LIMIT_S)
+    assert fake.fed == {SPEAKS: b"first second"}
+    assert fake.commands == [SPEAKS]
+
+
 async def test_the_host_in_memory_records_every_command() -> None:
     fake = FakeTransport(answer)
     await fake.run(SPEAKS, timeout_s=LIMIT_S)
@@ -150,3 +167,57 @@ async def test_a_long_complaint_is_cut_to_its_end(real: Transport) -> None:
         await real.run((sys.executable, "-c", "import sys; sys.exit('x' * 5000 + 'the end')"), timeout_s=LIMIT_S)
     assert caught.value.why.strip().endswith("the end")
     assert len(caught.value.why) <= 2000
+
+
+class Endless:
+    """Pieces without an end, and how many were taken."""
+
+    size_bytes = 1 << 18
+
+    def __init__(self) -> None:
+        self.taken_count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for self.taken_count in itertools.count(1):
+            yield b"x" * self.size_bytes
+
+
+async def test_a_command_reads_all_that_it_is_given(real: Transport) -> None:
+    pieces = (bytes([number]) * 70_000 for number in range(200))
+    assert (await real.feed(("sha256sum",), pieces, timeout_s=LIMIT_S)).stdout.startswith(
+        hashlib.sha256(b"".join(bytes([number]) * 70_000 for number in range(200))).hexdigest()
+    )
+
+
+async def test_a_command_that_ends_early_is_not_given_the_rest(real: Transport) -> None:
+    given = Endless()
+    assert (await real.feed(("head", "-c", "3"), given, timeout_s=LIMIT_S)).stdout == "xxx"
+    assert given.taken_count * given.size_bytes < 64 << 20
+
+
+async def test_pieces_wait_until_there_is_room(real: Transport) -> None:
+    given = Endless()
+    with pytest.raises(HostError, match="did not end"):
+        await real.feed(("sleep", "60"), given, timeout_s=2.0)
+    assert 0 < given.taken_count * given.size_bytes < 64 << 20
+
+
+async def test_a_command_whose_pieces_stop_coming_is_killed(real: Transport, tmp_path: Path) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    script = 'echo $$ >"$0"; cat; echo whole >"$1"'
+    argv = ("sh", "-c", script, str(started), str(ended))
+    feeding = asyncio.create_task(real.feed(argv, Endless(), timeout_s=LIMIT_S))
+    await asyncio.to_thread(until, lambda: has_text(started), "the command runs")
+    feeding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await feeding
+    await asyncio.to_thread(until, lambda: not is_alive(number_in(started)), "it is gone")
+    assert not ended.exists()
+
+
+def has_text(path: Path) -> bool:
+    return path.exists() and path.read_text().endswith("\n")
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()

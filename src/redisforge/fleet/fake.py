@@ -24,6 +24,8 @@ class FakeTransport:
         self._answer = answer
         self.files: dict[str, UnitFile] = {}
         self.commands: list[tuple[str, ...]] = []
+        self.fed: dict[tuple[str, ...], bytes] = {}
+        """The standard input that a command was given, by command."""
         self.carried: dict[str, str] = {}
         """The folder that was carried, by where it lies."""
 
@@ -36,6 +38,13 @@ class FakeTransport:
             what = f"{argv[0]} failed with exit status {result.exit_status}"
             raise HostError(what, where=self.host, why=result.stderr)
         return result
+
+    async def feed(
+        self, argv: Sequence[str], given: Iterable[bytes], *, timeout_s: float, check: bool = True
+    ) -> CommandResult:
+        """See Transport.feed. What was given is kept in `fed`, by command."""
+        self.fed[tuple(argv)] = b"".join(given)
+        return await self.run(argv, timeout_s=timeout_s, check=check)
 
     async def place(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
         """See Transport.place."""

@@ -3,6 +3,7 @@
     what is asked          sequential exchanges
     a connection           CONNECT_ROUND_TRIPS, once
     run, read, remove …    2   the channel; the command and its answer
+    feed                   3   the channel; the command; what it is given, and the answer
     place                  3   the channel; the command; all files in one stream, and the answer
 
 `round_trips` counts them along the longest chain: what ran at the same time counts once.
@@ -81,12 +82,18 @@ class SshTransport:
 
     async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
         """See Transport.run. No standard input; the command and its children are killed when its time is over."""
-        ended = await self._do(tuple(argv), timeout_s=timeout_s)
+        return self._result(tuple(argv), await self._do(tuple(argv), timeout_s=timeout_s), check=check)
+
+    async def feed(
+        self, argv: Sequence[str], given: Iterable[bytes], *, timeout_s: float, check: bool = True
+    ) -> CommandResult:
+        """See Transport.feed."""
+        return self._result(tuple(argv), await self._do(tuple(argv), timeout_s=timeout_s, given=given), check=check)
+
+    def _result(self, argv: tuple[str, ...], ended: Ended, *, check: bool) -> CommandResult:
+        """Raises HostError if it is to be checked and failed."""
         result = CommandResult(
-            tuple(argv),
-            ended.exit_status,
-            ended.stdout.decode(errors="replace"),
-            ended.stderr.decode(errors="replace"),
+            argv, ended.exit_status, ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace")
         )
         if check and result.exit_status:
             raise HostError(

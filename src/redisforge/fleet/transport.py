@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,9 @@ import msgspec
 from redisforge.disk import write_file
 from redisforge.errors import HostError
 from redisforge.model.unit import UnitFile
+
+_LAST_WORDS_S = 1.0
+"""For the streams of a killed command to end."""
 
 
 class CommandResult(msgspec.Struct, frozen=True):
@@ -41,6 +44,15 @@ class Transport(Protocol):
 
     async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
         """Run a command to its end. With `check`, an exit status other than 0 is a HostError."""
+        ...
+
+    async def feed(
+        self, argv: Sequence[str], given: Iterable[bytes], *, timeout_s: float, check: bool = True
+    ) -> CommandResult:
+        """As `run`, with a standard input: pieces that are taken when there is room for them, then the end.
+
+        Taken in a thread, so making a piece may block. A command that ends early is not given the rest.
+        """
         ...
 
     async def place(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
@@ -117,10 +129,21 @@ class LocalTransport:
 
     async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
         """See Transport.run. The command gets no standard input and is killed when its time is over."""
+        return await self._do(tuple(argv), None, timeout_s, check=check)
+
+    async def feed(
+        self, argv: Sequence[str], given: Iterable[bytes], *, timeout_s: float, check: bool = True
+    ) -> CommandResult:
+        """See Transport.feed."""
+        return await self._do(tuple(argv), given, timeout_s, check=check)
+
+    async def _do(
+        self, argv: tuple[str, ...], given: Iterable[bytes] | None, timeout_s: float, *, check: bool
+    ) -> CommandResult:
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
@@ -129,18 +152,20 @@ class LocalTransport:
             raise HostError(f"cannot run {argv[0]}", where=self.host, why=str(error.strerror)) from error
         try:
             async with asyncio.timeout(timeout_s):
-                stdout, stderr = await process.communicate()
+                stdout, stderr = await _talk(process, given)
         except TimeoutError as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its children too: they would hold the streams open
-            await process.wait()
+            await _kill(process)
             raise HostError(
                 f"{argv[0]} did not end",
                 where=self.host,
                 why=f"no end within {timeout_s:g} s: {' '.join(argv)}",
             ) from error
+        except BaseException:
+            if given is not None:  # half of what it was to get must not pass for the whole
+                await asyncio.shield(_kill(process))
+            raise
         result = CommandResult(
-            tuple(argv),
+            argv,
             process.returncode or 0,
             stdout.decode(errors="replace"),
             stderr.decode(errors="replace"),
@@ -190,6 +215,34 @@ class LocalTransport:
     async def connect(self, address: str, port: int) -> tuple[Incoming, Outgoing]:
         """See Transport.connect."""
         return await asyncio.open_connection(address, port)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its children too: they would hold the streams open
+    with contextlib.suppress(TimeoutError, RuntimeError):  # RuntimeError: somebody reads already
+        async with asyncio.timeout(_LAST_WORDS_S):
+            await process.communicate()  # a pipe that nobody reads to its end is never closed
+    await process.wait()
+
+
+async def _talk(process: asyncio.subprocess.Process, given: Iterable[bytes] | None) -> tuple[bytes, bytes]:
+    """Give it its standard input and take its two streams, all at the same time."""
+    if given is None or process.stdin is None or process.stdout is None or process.stderr is None:
+        return await process.communicate()
+    _, stdout, stderr = await asyncio.gather(_give(process.stdin, given), process.stdout.read(), process.stderr.read())
+    await process.wait()
+    return stdout, stderr
+
+
+async def _give(stream: asyncio.StreamWriter, given: Iterable[bytes]) -> None:
+    pieces = iter(given)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it does not want the rest
+        while piece := await asyncio.to_thread(next, pieces, b""):
+            stream.write(piece)
+            await stream.drain()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stream.close()
 
 
 def _carry(source: str, target: str) -> bool:
