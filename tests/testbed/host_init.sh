@@ -13,10 +13,10 @@ fi 2>/dev/null
 
 mkdir -p /run/sshd
 [ -e /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
-install -d -o deploy -g deploy -m 700 /home/deploy/.ssh
-printf '%s\n' "$OPERATOR_KEY" >/home/deploy/.ssh/authorized_keys
-chown deploy:deploy /home/deploy/.ssh/authorized_keys
-chmod 600 /home/deploy/.ssh/authorized_keys
+install -d -o deploy -g deploy -m 700 ~deploy/.ssh
+printf '%s\n' "$OPERATOR_KEY" >~deploy/.ssh/authorized_keys
+chown deploy:deploy ~deploy/.ssh/authorized_keys
+chmod 600 ~deploy/.ssh/authorized_keys
 
 /usr/sbin/sshd -D -o MaxStartups=100 -o MaxSessions=100 -o PasswordAuthentication=no &
 sshd=$!
