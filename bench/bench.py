@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench_fleet import fleet
 from bench_handoff import handoff_windows
 from bench_lost import lost_windows
 from bench_moving import moving
@@ -48,7 +49,12 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=5, help="tries per figure (default 5)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="redisforge-bench-") as folder:
-        figures = [*planner(options.tries), *help_time(options.tries), *life(Path(folder), options.tries)]
+        figures = [
+            *planner(options.tries),
+            *fleet(options.tries),
+            *help_time(options.tries),
+            *life(Path(folder), options.tries),
+        ]
         figures += handoff_windows(Path(folder), options.tries)
         figures += lost_windows(Path(folder), min(options.tries, 3))
         figures += moving(Path(folder), options.tries)
