@@ -1,7 +1,7 @@
 """A fleet of 300 hosts in memory: what `up` would do first, and what `status` says, as one process of its own.
 
-The hosts' Docker answers as its scripts would (fleet/docker_scripts.py), the nodes answer CLUSTER NODES and INFO as text;
-everything that is read and decided is the real code. Prints JSON: seconds and the peak of memory.
+The hosts' Docker answers as its scripts would (fleet/docker_scripts.py), the nodes answer CLUSTER NODES and INFO as
+text; everything that is read and decided is the real code. Prints JSON: seconds and the peak of memory.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from redisforge import errors
 from redisforge.cli.main import app
 from redisforge.config.reference import environment_markdown, example_yaml, json_schema_text, reference_markdown
 from redisforge.model.host_report import HostList, HostsReport, TrustReport
+from redisforge.model.image_report import BuildReport, ImageList, PushReport
 from redisforge.model.report import AuditReport, ChangeReport, LockReport, SmokeReport, StatusReport, Survival
 from redisforge.model.steps import Plan
 
@@ -49,7 +50,8 @@ mean: [exit-codes.md](exit-codes.md). The documents that `--json` prints: [statu
 [test-cluster](test-cluster.schema.json), [simulate](simulate.schema.json), [--dry-run](plan.schema.json),
 [changes](change.schema.json), [lock status](lock.schema.json), [audit](audit.schema.json),
 [host check](host-check.schema.json), [host list](host-list.schema.json),
-[host trust](host-trust.schema.json).
+[host trust](host-trust.schema.json), [images build](images-build.schema.json),
+[images list](images-list.schema.json), [images push](images-push.schema.json).
 
 This page is generated from the program itself."""
 
@@ -70,6 +72,9 @@ def generated_files() -> dict[Path, str]:
         "host-list.schema.json": document_schema(HostList, "redisforge host list --json"),
         "host-trust.schema.json": document_schema(TrustReport, "redisforge host trust --json"),
         "host-check.schema.json": document_schema(HostsReport, "redisforge host check --json, host prepare --json"),
+        "images-build.schema.json": document_schema(BuildReport, "redisforge images build --json"),
+        "images-list.schema.json": document_schema(ImageList, "redisforge images list --json"),
+        "images-push.schema.json": document_schema(PushReport, "redisforge images push --json"),
         "plan.schema.json": document_schema(Plan, "--dry-run --json"),
         "exit-codes.md": exit_codes_markdown(),
         "cli.md": cli_markdown(),
