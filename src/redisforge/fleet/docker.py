@@ -15,7 +15,7 @@ import msgspec
 from redisforge.errors import HostError
 from redisforge.fleet import docker_scripts as scripts
 from redisforge.fleet.docker_reading import read_units
-from redisforge.fleet.runtime import UnitFolders
+from redisforge.fleet.runtime import PERMIT, UNITS_FOLDER, UnitFolders
 from redisforge.fleet.transport import CommandResult, Transport
 from redisforge.model.facts import UnitFacts
 from redisforge.model.layout import ClusterLayout
@@ -50,11 +50,11 @@ class DockerRuntime(UnitFolders):
             return
         permitted = frozenset(permit_blank)
         keepers = await self._images([unit.container for unit in units if unit.container])
-        await self.place(units)
-        await self._permit(units, permitted)
-        user = await self._user()
+        granted = [file for unit in units if unit.name in permitted for file in self._below(unit.name, [PERMIT])]
+        placed = [file for unit in units for file in (*unit.beside, *self._files(unit))]
+        await self._put(list(dict.fromkeys((*placed, *granted))))
         outcomes = await asyncio.gather(
-            *(self._start_one(unit, user, keepers, permitted) for unit in units), return_exceptions=True
+            *(self._start_one(unit, keepers, permitted) for unit in units), return_exceptions=True
         )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -94,19 +94,20 @@ class DockerRuntime(UnitFolders):
         """The name of a Unit's container."""
         return f"{self._host.prefix}{unit_name}"
 
-    async def _start_one(self, unit: Unit, user: str, keepers: dict[str, bool], permitted: frozenset[str]) -> None:
+    async def _start_one(self, unit: Unit, keepers: dict[str, bool], permitted: frozenset[str]) -> None:
         if unit.container is None:
             raise ValueError(f"{unit.name} has no container")
-        identity = ContainerIdentity(self.container_name(unit.name), self._host.cluster, self._layout.folder, user)
+        identity = ContainerIdentity(self.container_name(unit.name), self._host.cluster, self._layout.folder)
         kept = keepers[unit.container.image] and unit.kind == "redis"
         command = create_command(unit, unit.container, identity, kept=kept)
         is_guarded = unit.guard is not None and not kept and unit.name not in permitted
         data = unit.guard.data_path if unit.guard and is_guarded else ""
-        arguments = (self._layout.folder, unit.folder, identity.name, data, *command)
+        permit = "yes" if unit.name in permitted else "no"
+        arguments = (self._layout.folder, unit.folder, identity.name, data, permit, *command)
         result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
         if "rlimit" in result.stderr:  # its Docker may not give more open files than it has itself: as many, then
             command = create_command(msgspec.structs.replace(unit, open_files=0), unit.container, identity, kept=kept)
-            arguments = (*arguments[:4], *command)
+            arguments = (*arguments[:5], *command)
             result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
         if result.exit_status:
             raise self._not_started(unit, identity, result)
@@ -152,18 +153,10 @@ class DockerRuntime(UnitFolders):
             )
         return {image: bool(label) and label != "<no value>" for image, label in found.items()}
 
-    async def _user(self) -> str:
-        """UID:GID as which containers run: who logs in, or user 999 in place of root."""
-        said = (await self._transport.run(("id", "-u"), timeout_s=_ASK_LIMIT_S)).stdout.strip()
-        if said == "0":
-            return "999:999"
-        return f"{said}:{(await self._transport.run(('id', '-g'), timeout_s=_ASK_LIMIT_S)).stdout.strip()}"
-
-    async def _put(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
-        changed = await super()._put(folder, files)
+    async def _put(self, files: Sequence[UnitFile]) -> tuple[str, ...]:
+        changed = await super()._put(files)
         if changed:
-            tops = [folder] if folder != self._layout.folder else [f"{folder}/{path.split('/')[0]}" for path in changed]
-            await self._sh(scripts.OWN, *dict.fromkeys(tops))
+            await self._sh(scripts.OWN, *dict.fromkeys(f"{self._layout.folder}/{_top(path)}" for path in changed))
         return changed
 
     async def _sh(
@@ -186,6 +179,11 @@ class DockerRuntime(UnitFolders):
                 next_step=_cure(result.stderr),
             )
         return result
+
+
+def _top(path: str) -> str:
+    """What belongs to one owner: a Unit's folder, or that of the certificates."""
+    return "/".join(path.split("/")[: 2 if path.startswith(f"{UNITS_FOLDER}/") else 1])
 
 
 def _last_line(text: str) -> str:

@@ -64,10 +64,14 @@ done
 START = (
     _NEEDS_DOCKER
     + f"""
-# CLUSTER_FOLDER UNIT_FOLDER NAME DATA COMMAND... : see that the container NAME runs; make it by COMMAND if not.
-# DATA: a folder that must hold data, or "".
+# CLUSTER_FOLDER UNIT_FOLDER NAME DATA PERMIT docker run ... : see that the container NAME runs; make it if not.
+# DATA: a folder that must hold data, or "". PERMIT: whether an empty node may start.
+# It runs as who logs in, or as 999 in place of root.
 set -u
-folder=$1 unit=$2 name=$3 data=$4; shift 4
+folder=$1 unit=$2 name=$3 data=$4 permit=$5; shift 7
+user=$(id -u):$(id -g)
+[ "$(id -u)" != 0 ] || user=999:999
+[ "$permit" = yes ] || rm -f "$unit/permit-blank"
 found=$(docker inspect --type container \
   --format '{{{{.State.Status}}}} {{{{index .Config.Labels "{FOLDER_LABEL}"}}}}' "$name" 2>/dev/null)
 case $found in
@@ -79,7 +83,11 @@ case $found in
   *) exit {STRANGER} ;;
 esac
 if [ -n "$data" ] && [ -z "$(ls -A "$data" 2>/dev/null | grep -v '^.keep$')" ]; then exit {HELD_BACK}; fi
-"$@" >/dev/null || {{ status=$?; docker rm --force --volumes "$name" >/dev/null 2>&1; exit "$status"; }}
+docker run --user "$user" "$@" >/dev/null || {{
+  status=$?
+  docker rm --force --volumes "$name" >/dev/null 2>&1
+  exit "$status"
+}}
 docker inspect --type container --format '{SHAPE_FORMAT}' "$name" >"$unit/shape"
 """
 )

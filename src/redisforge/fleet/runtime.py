@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,10 @@ _COMMAND_LIMIT_S = 900.0
 """A node without AOF saves its whole data set while it stops; that may take minutes."""
 
 
+UNITS_FOLDER = "units"
+"""The folder of all Units in a cluster's folder (model/layout.py)."""
+PERMIT = UnitFile("permit-blank", "granted by redisforge\n")
+"""In a Unit's folder: it may start without data, once."""
 KEEPER_PROGRAMS = ("peers.py", "handoff.py", "keeper.py")
 """What a host needs to keep Units, all in one folder (fleet/keeper.py loads the others from beside it)."""
 
@@ -86,51 +91,52 @@ class UnitFolders:
         self._layout = layout
 
     async def place(self, units: Sequence[Unit]) -> None:
-        """See Runtime.place."""
-        if beside := list(dict.fromkeys(file for unit in units for file in unit.beside)):
-            await self._put(self._layout.folder, beside)
-        for unit in units:
-            files = [*unit.files, *_handoff_json(unit), _unit_json(unit)]
-            if unit.guard:
-                files.append(UnitFile("data/.keep", ""))
-            await self._put(unit.folder, files)
+        """See Runtime.place. All files of all Units in one exchange."""
+        files = [file for unit in units for file in (*unit.beside, *self._files(unit))]
+        if files:
+            await self._put(list(dict.fromkeys(files)))
 
     async def tell_keepers(self, units: Sequence[Unit]) -> tuple[str, ...]:
         """See Runtime.tell_keepers."""
-        changed: list[str] = []
-        for unit in units:
-            if unit.handoff and await self._transport.read(f"{unit.folder}/handoff.json") is not None:
-                changed += [unit.name] * bool(await self._put(unit.folder, _handoff_json(unit)))
-        return tuple(changed)
+
+        async def tell(unit: Unit) -> bool:
+            if unit.handoff is None or await self._transport.read(f"{unit.folder}/handoff.json") is None:
+                return False
+            return bool(await self._put(self._below(unit.name, _handoff_json(unit))))
+
+        changed = await asyncio.gather(*(tell(unit) for unit in units))
+        return tuple(unit.name for unit, is_changed in zip(units, changed, strict=True) if is_changed)
 
     async def note_applied(self, unit: Unit, told: UnitFacts) -> None:
         """See Runtime.note_applied."""
         process = {"pid": told.pid, "started_at": told.started_at_s}
         note = {**process, "config_hash": unit.config_hash, "applied_at": time.time()}
-        await self._put(unit.folder, [UnitFile("applied.json", msgspec.json.encode(note).decode())])
+        await self._put(self._below(unit.name, [UnitFile("applied.json", msgspec.json.encode(note).decode())]))
 
     async def note_election(self, elected: str, replaced: str) -> None:
         """See Runtime.note_election. The keepers note the same when they see it, about a second later."""
-        for name, file in ((elected, "elected"), (replaced, "last-election")):
-            if name:
-                await self._put(self._layout.unit(name), [UnitFile(file, f"{time.time()}\n")])
+        noted = ((elected, "elected"), (replaced, "last-election"))
+        files = [file for name, path in noted if name for file in self._below(name, [_stamp(path)])]
+        if files:
+            await self._put(files)
 
     async def remove(self, names: Sequence[str]) -> None:
         """See Runtime.remove."""
         for name in names:
             await self._transport.remove(self._layout.unit(name))
 
-    async def _permit(self, units: Sequence[Unit], permitted: frozenset[str]) -> None:
-        """Who may start without data; what an interrupted start left unused was granted on what was known then."""
-        permit = UnitFile("permit-blank", "granted by redisforge\n")
-        for unit in units:
-            if unit.name in permitted:
-                await self._put(unit.folder, [permit])
-            elif unit.guard:
-                await self._transport.remove(f"{unit.folder}/{permit.path}")
+    def _files(self, unit: Unit) -> list[UnitFile]:
+        """What lies in the Unit's folder, as paths below the cluster's."""
+        files = [*unit.files, *_handoff_json(unit), _unit_json(unit)]
+        if unit.guard:
+            files.append(UnitFile("data/.keep", ""))
+        return self._below(unit.name, files)
 
-    async def _put(self, folder: str, files: Sequence[UnitFile]) -> tuple[str, ...]:
-        return await self._transport.place(folder, files)
+    def _below(self, unit_name: str, files: Iterable[UnitFile]) -> list[UnitFile]:
+        return [msgspec.structs.replace(file, path=f"{UNITS_FOLDER}/{unit_name}/{file.path}") for file in files]
+
+    async def _put(self, files: Sequence[UnitFile]) -> tuple[str, ...]:
+        return await self._transport.place(self._layout.folder, files)
 
 
 class ProcessRuntime(UnitFolders):
@@ -149,6 +155,13 @@ class ProcessRuntime(UnitFolders):
         await self.place(units)
         await self._permit(units, frozenset(permit_blank))
         await self._keeper("start", *(unit.folder for unit in units))
+
+    async def _permit(self, units: Sequence[Unit], permitted: frozenset[str]) -> None:
+        """Who may start without data; what an interrupted start left unused was granted on what was known then."""
+        if granted := [file for unit in units if unit.name in permitted for file in self._below(unit.name, [PERMIT])]:
+            await self._put(granted)
+        others = [unit for unit in units if unit.guard and unit.name not in permitted]
+        await asyncio.gather(*(self._transport.remove(f"{unit.folder}/{PERMIT.path}") for unit in others))
 
     async def stop(self, names: Sequence[str]) -> None:
         """See Runtime.stop."""
@@ -237,6 +250,10 @@ class NoRuntime:
         """Nothing that could be printed."""
         del name
         return ("true",)
+
+
+def _stamp(path: str) -> UnitFile:
+    return UnitFile(path, f"{time.time()}\n")
 
 
 def _handoff_json(unit: Unit) -> list[UnitFile]:

@@ -34,18 +34,18 @@ _OPEN_HOME = "/root:rw,noexec,nosuid,size=1m,mode=0711"
 
 
 class ContainerIdentity(msgspec.Struct, frozen=True):
-    """Whose container it is. `user` is UID:GID."""
+    """Whose container it is."""
 
     name: str
     cluster: str
     cluster_folder: str
-    user: str
 
 
 def create_command(unit: Unit, container: Container, identity: ContainerIdentity, *, kept: bool) -> tuple[str, ...]:
-    """`docker run …` for a Unit. `kept`: the image has the keeper, which becomes PID 1 and starts the Unit's program.
+    """`docker run …` for a Unit; only the host knows the user to add (`--user UID:GID`).
 
-    The image is never pulled by this: whether it is there is asked before.
+    `kept`: the image has the keeper, which becomes PID 1 and starts the Unit's program. The image is never pulled by
+    this: whether it is there is asked before.
     """
     labels = {
         CLUSTER_LABEL: identity.cluster,
@@ -63,7 +63,7 @@ def create_command(unit: Unit, container: Container, identity: ContainerIdentity
         "docker", "run", "--detach", "--pull", "never", "--name", identity.name,
         *(word for label, value in labels.items() for word in ("--label", f"{label}={value}")),
         "--network", "host", "--restart", RESTART_POLICY, "--stop-timeout", str(stop_limit_s(unit)),
-        "--user", identity.user, "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+        "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
         "--tmpfs", _TMPFS, *(("--tmpfs", _OPEN_HOME) if unit.folder.startswith("/root/") else ()),
         *_limits(unit, container),
         "--volume", f"{unit.folder}:{unit.folder}",

@@ -17,6 +17,7 @@ from redisforge.fleet.docker import DockerHost, DockerRuntime
 from redisforge.fleet.hosts import HostsRuntime, Site
 from redisforge.fleet.runtime import NoRuntime, ProcessRuntime, Runtime
 from redisforge.fleet.transport import LocalTransport, Transport
+from redisforge.model.facts import UnitState
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
 from redisforge.model.topology import DEFAULT_USER, Credentials, ExternalAccess, Host, Topology, UserRole
@@ -269,6 +270,9 @@ async def remove_from_hosts(cluster: Cluster) -> None:
     The programs stay: other clusters may run with them.
     """
     remote = {site.name: site for site in cluster.sites.values() if site.layout != cluster.layout}
+    if remote:  # a stopped container is there until it is removed
+        found = await cluster.runtime.observe()
+        await cluster.runtime.remove([name for name, unit in found.items() if unit.state is not UnitState.UNKNOWN])
     await asyncio.gather(*(site.transport.remove(site.layout.folder) for site in remote.values()))
 
 
