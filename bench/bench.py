@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bench_fleet import fleet
 from bench_handoff import handoff_windows
+from bench_hosts import hosts
 from bench_lost import lost_windows
 from bench_moving import moving
 from bench_noticed import noticed
@@ -55,6 +56,7 @@ def main() -> int:
             *help_time(options.tries),
             *life(Path(folder), options.tries),
         ]
+        figures += hosts(Path(folder), options.tries)
         figures += handoff_windows(Path(folder), options.tries)
         figures += lost_windows(Path(folder), min(options.tries, 3))
         figures += moving(Path(folder), options.tries)
