@@ -22,7 +22,6 @@ import msgspec
 from redisforge.errors import GateError, NotFoundError, RedisForgeError, SecretError, UnhealthyError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
-from redisforge.fleet.lock import cluster_lock
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.report import SmokeReport
@@ -43,6 +42,7 @@ from redisforge.runbooks.cluster import (
     remove_from_hosts,
 )
 from redisforge.runbooks.converge import converge
+from redisforge.runbooks.holding import Held, holding
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
     check_addresses,
@@ -86,6 +86,7 @@ class _Site(msgspec.Struct, frozen=True):
     cluster: Cluster
     fresh: bool
     engine_version: str
+    held: Held
 
 
 def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Progress) -> Raised:
@@ -98,14 +99,14 @@ def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Pro
     layout = cluster_layout(home, wanted.topology.name)
     _check_names(wanted)
     existed, fresh = Path(layout.folder).exists(), not was_raised(layout)
-    with cluster_lock(Path(layout.lock), "up"):
+    with holding(wanted.topology, layout, "up", progress) as held:
         try:
             cluster, units, programs = _prepare(wanted, layout, environment, progress)
             journal = Journal(Path(layout.journal), verb="up", user=getpass.getuser())
             journal.write("begin", what=wanted.topology.name)
             try:
                 phases, smoke = asyncio.run(
-                    _converge(_Site(cluster, fresh, programs.engine.version), units, wanted, journal, progress)
+                    _converge(_Site(cluster, fresh, programs.engine.version, held), units, wanted, journal, progress)
                 )
             except BaseException as error:
                 journal.write_end(error, what=wanted.topology.name, seconds=time.monotonic() - began)
@@ -252,9 +253,14 @@ async def _converge(
         runner = Runner(cluster, observer, units, Account(journal, progress))
         try:
             wishes = _wishes(wanted, units)
+
             # Before the first process starts: `down` must find what a killed `up` left.
+            def safe_point() -> None:
+                site.held.check()
+                record_topology(cluster)
+
             phases, _ = await converge(
-                runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, lambda: record_topology(cluster)
+                runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, safe_point
             )
             record_topology(cluster)
         except RedisForgeError as error:
