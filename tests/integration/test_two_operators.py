@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from ssh_server import SshServer
 pytestmark = pytest.mark.integration
 
 LOCKED = 8
+REFUSED = 9
+INTERRUPTED = 130
 UNREACHABLE = 16
 HOSTS = ("h1", "h2", "h3")
 
@@ -84,6 +87,29 @@ def test_a_second_operator_is_told_who_operates(fleet: Fleet, second: Cluster) -
         assert verb.wait(60) == 0
 
 
+def test_a_holder_elsewhere_is_shown_and_asked_to_stop_through_the_hosts(fleet: Fleet, second: Cluster) -> None:
+    assert not lock_of(second)["held"]
+    with at_work(fleet.cluster, "restart") as verb:
+        seen = lock_of(second)
+        assert (seen["held"], seen["verb"], seen["pid"]) == (True, "restart", verb.pid)
+        assert sorted(seen["held_on"]) == list(HOSTS)
+        released = second.run("lock", "release", "--yes")
+        assert released.status == 0, str(released)
+        assert "was asked to stop" in released.stderr
+        _, errors = verb.communicate(timeout=60)
+    assert verb.returncode == INTERRUPTED, errors
+    assert "stopping at the next safe point" in errors
+    assert not lock_of(second)["held"]
+
+    with at_work(fleet.cluster, "restart") as verb:
+        forced = second.run("lock", "release", "--yes", "--force")
+        assert forced.status == 0, str(forced)
+        _, errors = verb.communicate(timeout=60)
+    assert verb.returncode == LOCKED, errors
+    assert "the cluster's lock was lost" in errors
+    fleet.cluster.up()
+
+
 def test_a_killed_operator_leaves_no_lock(fleet: Fleet) -> None:
     with at_work(fleet.cluster, "restart") as verb:
         verb.send_signal(signal.SIGKILL)
@@ -126,3 +152,79 @@ def test_a_lock_that_is_lost_on_the_way_stops_the_verb(fleet: Fleet) -> None:
     assert "the cluster's lock was lost" in errors
     fleet.cluster.up()
     assert fleet.cluster.is_healthy()
+
+
+def files_of(cluster: Cluster) -> dict[str, bytes]:
+    """Certificates, keys and passwords that a machine has."""
+    paths = [cluster.path / "secrets.env", *sorted((cluster.path / "tls").glob("*"))]
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_a_second_operator_makes_no_secrets_of_its_own_and_operates_once_it_was_let_in(
+    fleet: Fleet, second: Cluster
+) -> None:
+    first = fleet.cluster
+    keys, before = first.write_keys(300), files_of(first)
+    for name in HOSTS:
+        shown = (fleet.folder_of(name) / "clusters" / "main" / "record.json").read_text()
+        assert not [password for password in first.passwords().values() if password in shown]
+        assert "PRIVATE" not in shown
+
+    refused = second.run("up")
+    assert refused.status == REFUSED, str(refused)
+    assert "redisforge access export FILE" in refused.stderr
+    assert "must not make another CA" in refused.stderr
+    assert not (second.path / "tls").exists()
+    assert not (second.path / "secrets.env").exists()
+    assert first.is_healthy()
+
+    file = second.folder / "access.json"
+    assert first.run("access", "export", str(file)).status == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    taken = second.run("access", "import", str(file))
+    assert taken.status == 0, str(taken)
+    assert files_of(second) == before
+    assert second.is_healthy()
+    assert second.up() == [], "nothing has to change for who has caught up"
+    assert second.read_keys(keys) == keys
+
+    result = second.run("scale", "--shards", "4", "--yes")
+    assert result.status == 0, str(result)
+    stale = first.run("restart")
+    assert stale.status == REFUSED, str(stale)
+    assert "this one has caught up now" in stale.stderr
+    assert len(first.nodes()) == 8
+    first.declare(shards=4)
+    assert first.up() == []
+    result = first.run("scale", "--shards", "3", "--yes")
+    assert result.status == 0, str(result)
+    assert first.read_keys(keys) == keys
+    assert files_of(first)["ca.crt"] == before["ca.crt"]
+
+
+def test_other_passwords_or_another_ca_are_refused_before_anything_is_touched(fleet: Fleet, tmp_path: Path) -> None:
+    """A home that was made up from nothing: the record on the hosts is looked at before its secrets are used."""
+    stranger = fleet.second_operator(tmp_path / "stranger")
+    try:
+        made = stranger.run("generate-certs", str(stranger.path / "tls"))
+        assert made.status == 0, str(made)
+        before = files_of(stranger)
+        result = stranger.run("up")
+        assert result.status == REFUSED, str(result)
+        assert "another CA" in result.stderr
+        assert files_of(stranger) == before
+        (stranger.path / "tls" / "ca.crt").write_bytes((fleet.cluster.path / "tls" / "ca.crt").read_bytes())
+        result = stranger.run("up")
+        assert result.status == REFUSED, str(result)
+        assert "passwords are not those of the cluster" in result.stderr
+        assert not (stranger.path / "secrets.env").exists()
+        assert fleet.cluster.is_healthy()
+        for name in HOSTS:
+            (fleet.folder_of(name) / "clusters" / "main" / "record.json").unlink()
+        result = stranger.run("up")
+        assert result.status == REFUSED, str(result)
+        assert "this machine has no record of it" in result.stderr
+        fleet.cluster.up()
+        assert all((fleet.folder_of(name) / "clusters" / "main" / "record.json").exists() for name in HOSTS)
+    finally:
+        stranger.ports.close()

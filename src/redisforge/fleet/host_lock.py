@@ -50,6 +50,7 @@ exit 1
 fi
 rm -f -- "$1.asked"
 printf '%s\n%s\n' "$$" "$2" >"$1" || exit 3
+[ -r "$4" ] && say "record $(sed -n 1p "$4")"
 say mine
 while [ -n "$(timeout "$3" head -c 1 9>&-)" ]
 do
@@ -61,7 +62,8 @@ fi
 done
 : >"$1"
 """
-"""Arguments: the lock file, the holder as JSON, seconds of silence. The file's lines: its process, the holder."""
+"""Arguments: the lock file, the holder as JSON, seconds of silence, a file whose first line is shown to the new holder.
+The lock file's lines: its process, the holder."""
 
 
 class HeldElsewhereError(LockedError):
@@ -73,11 +75,12 @@ class HeldElsewhereError(LockedError):
 
 
 class LockPlace(msgspec.Struct, frozen=True):
-    """A host that is asked for the lock: its name, the way there, the lock file."""
+    """A host that is asked for the lock: its name, the way there, the lock file, and what to show of the cluster."""
 
     name: str
     connection: SshConnection
     path: str
+    record_path: str
 
 
 class HostLock:
@@ -88,7 +91,10 @@ class HostLock:
         self._holder = holder
         self._processes: dict[str, asyncssh.SSHClientProcess[bytes] | None] = {}
         """By host; None where another name of the same place has it."""
+        self.records: list[str] = []
+        """What the hosts show of the cluster (LockPlace.record_path), of those that have it."""
         self._gone: dict[str, str] = {}
+        self._was_asked = False
         self._taken: Future[None] = Future()
         self._thread: threading.Thread | None = None
         self._end: Callable[[], object] = lambda: None
@@ -173,14 +179,14 @@ class HostLock:
         import asyncssh
 
         holder = msgspec.json.encode(self._holder).decode()
-        argv = ("sh", "-c", LOCK_HOLD, "sh", place.path, holder, str(SILENCE_S))
+        argv = ("sh", "-c", LOCK_HOLD, "sh", place.path, holder, str(SILENCE_S), place.record_path)
         line = ssh_scripts.launch_line(f"redisforge-{secrets.token_hex(8)}", _LONGEST_S, argv)
         connection = await place.connection.get()
         where = place.connection.target.where
         try:
             async with asyncio.timeout(place.connection.limits.connect_s):
                 process = await connection.create_process(line, encoding=None)
-                said = await _answer(process)
+                said = await self._answer(process)
         except TimeoutError as error:
             raise UnreachableError("the host does not answer", where=where, why="the lock cannot be had") from error
         except (OSError, asyncssh.Error) as error:
@@ -200,12 +206,23 @@ class HostLock:
             next_step="mend what it says; `redisforge host check` looks at everything that a host needs",
         )
 
+    async def _answer(self, process: asyncssh.SSHClientProcess[bytes]) -> str:
+        """Whether LOCK_HOLD has the lock, in its words; empty if it ends without a word."""
+        while line := await process.stdout.readline():
+            if line.startswith(_PREFIX.encode()):
+                said = line.decode(errors="replace").removeprefix(_PREFIX).strip()
+                if not said.startswith("record "):
+                    return said
+                self.records.append(said.removeprefix("record "))
+        return ""
+
     async def _watch(self, name: str, process: asyncssh.SSHClientProcess[bytes]) -> None:
         """Beat until the host lets go, or is gone."""
         beat = asyncio.create_task(_beat(process))
         try:
             while line := await process.stdout.readline():
-                if line.decode(errors="replace").strip() == f"{_PREFIX}asked":
+                if line.decode(errors="replace").strip() == f"{_PREFIX}asked" and not self._was_asked:
+                    self._was_asked = True  # every host says so; a second signal would stop the verb at once
                     os.kill(os.getpid(), signal.SIGINT)
             self._gone[name] = "the host took it back"
         except (OSError, EOFError) as error:
@@ -227,14 +244,6 @@ class HostLock:
                 ends = [place.connection.close() for place in self._places]
                 jumps = [jump.close() for place in self._places if (jump := place.connection.jump)]
                 await asyncio.gather(*ends, *jumps, return_exceptions=True)
-
-
-async def _answer(process: asyncssh.SSHClientProcess[bytes]) -> str:
-    """What LOCK_HOLD says first; empty if it ends without a word."""
-    while line := await process.stdout.readline():
-        if line.startswith(_PREFIX.encode()):
-            return line.decode(errors="replace").removeprefix(_PREFIX).strip()
-    return ""
 
 
 async def _beat(process: asyncssh.SSHClientProcess[bytes]) -> None:

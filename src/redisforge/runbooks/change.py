@@ -37,6 +37,7 @@ from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import check_certificate_names, check_ports, check_space
 from redisforge.runbooks.preflight_hosts import check_other_hosts
 from redisforge.runbooks.run import Account, Progress, Runner
+from redisforge.runbooks.shared_record import share_record
 from redisforge.runbooks.units import Programs, build_units, certificate_names
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
         notices: tuple[str, ...] = ()
         if topology != before.topology:
             record_topology(cluster)  # before anything starts: `status` and `down` must find what a killed run left
+            await share_record(cluster)
             notices = declare_options(topology, verb.declares(topology))
         if verb.prepare:
             await verb.prepare(facts)
@@ -172,6 +174,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
     if left.topology != topology:
         record_topology(left)
+    await share_record(left)
     # A run that was killed may have recorded what it had not declared or placed yet: so these two are always done.
     notices = tuple(dict.fromkeys((*notices, *declare_options(left.topology, verb.declares(left.topology)))))
     if verb.needs_units and verb.target is not _same:

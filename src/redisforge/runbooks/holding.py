@@ -12,9 +12,11 @@ from redisforge.fleet.host_lock import HeldElsewhereError, HostLock, LockPlace
 from redisforge.fleet.lock import LockHolder, boot_id, cluster_lock, is_same_process
 from redisforge.fleet.ssh import SshTransport
 from redisforge.model.layout import ClusterLayout
+from redisforge.model.secret import Secret
 from redisforge.model.topology import Topology
 from redisforge.runbooks.cluster import make_sites
 from redisforge.runbooks.run import Progress
+from redisforge.runbooks.shared_record import RECORD_FILE, catch_up
 
 LOST_HOSTS = "REDISFORGE_LOST_HOSTS"
 """Names of hosts, with commas between, that the operator declares lost: they are not asked for the lock."""
@@ -35,10 +37,16 @@ class Held:
 
 
 @contextmanager
-def holding(topology: Topology, layout: ClusterLayout, verb: str, progress: Progress) -> Generator[Held]:
+def holding(
+    topology: Topology, layout: ClusterLayout, verb: str, progress: Progress, *,
+    supplied: Mapping[str, Secret] | None = None,
+) -> Generator[Held]:  # fmt: skip
     """Hold the cluster's lock for a block: on this machine, then on more than half of its hosts over SSH, if any.
 
+    `supplied` are passwords that the operator gave, by user name.
+
     Raises:
+        RefusedError: the hosts have a newer record, or the cluster has other secrets (runbooks/shared_record.py).
         LockedError: somebody else operates; says who, on which machine, for what and since when.
         UnreachableError: too few hosts can be reached to be sure that nobody does.
     """
@@ -49,6 +57,7 @@ def holding(topology: Topology, layout: ClusterLayout, verb: str, progress: Prog
             return
         lock = _taken(places, holder, progress)
         try:
+            catch_up(lock.records, topology, layout, supplied)
             yield Held(lock)
         finally:
             lock.release()
@@ -80,7 +89,8 @@ def lock_places(topology: Topology, layout: ClusterLayout) -> tuple[LockPlace, .
         if host.ssh is not None and isinstance(transport, SshTransport):
             key = (host.ssh.address or host.address, host.ssh.port, host.folder)
             path = f"{host.folder}/locks/{topology.name}"
-            places.setdefault(key, LockPlace(host.name, transport.connection, path))
+            record_path = f"{sites[host.name].layout.folder}/{RECORD_FILE}"
+            places.setdefault(key, LockPlace(host.name, transport.connection, path, record_path))
     return tuple(places.values())
 
 
