@@ -23,6 +23,7 @@ LOCKED = 8
 REFUSED = 9
 INTERRUPTED = 130
 UNREACHABLE = 16
+VERB_LIMIT_S = 240.0
 HOSTS = ("h1", "h2", "h3")
 
 
@@ -66,16 +67,16 @@ def at_work(cluster: Cluster, *arguments: str) -> Generator[subprocess.Popen[str
 
 
 def test_the_lock_is_on_the_hosts_while_a_verb_works_and_free_afterwards(fleet: Fleet) -> None:
-    with at_work(fleet.cluster, "restart") as verb:
+    with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
         assert all(f'"pid":{verb.pid}' in text for text in lock_files(fleet))
         assert all('"verb":"restart"' in text for text in lock_files(fleet))
-        verb.communicate(timeout=60)
+        verb.communicate(timeout=VERB_LIMIT_S)
         assert verb.returncode == 0
     assert lock_files(fleet) == ["", "", ""]
 
 
 def test_a_second_operator_is_told_who_operates(fleet: Fleet, second: Cluster) -> None:
-    with at_work(fleet.cluster, "restart") as verb:
+    with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
         for arguments in (("up",), ("up", "--json")):
             result = second.run(*arguments)
             assert result.status == LOCKED, str(result)
@@ -84,34 +85,34 @@ def test_a_second_operator_is_told_who_operates(fleet: Fleet, second: Cluster) -
             assert "held on h1" in result.stderr, "everybody asks the same host first"
         assert not (second.path / "tls").exists()
         assert not (second.path / "secrets.env").exists()
-        assert verb.wait(60) == 0
+        assert verb.wait(VERB_LIMIT_S) == 0
 
 
 def test_a_holder_elsewhere_is_shown_and_asked_to_stop_through_the_hosts(fleet: Fleet, second: Cluster) -> None:
     assert not lock_of(second)["held"]
-    with at_work(fleet.cluster, "restart") as verb:
+    with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
         seen = lock_of(second)
         assert (seen["held"], seen["verb"], seen["pid"]) == (True, "restart", verb.pid)
         assert sorted(seen["held_on"]) == list(HOSTS)
         released = second.run("lock", "release", "--yes")
         assert released.status == 0, str(released)
         assert "was asked to stop" in released.stderr
-        _, errors = verb.communicate(timeout=60)
+        _, errors = verb.communicate(timeout=VERB_LIMIT_S)
     assert verb.returncode == INTERRUPTED, errors
     assert "stopping at the next safe point" in errors
     assert not lock_of(second)["held"]
 
-    with at_work(fleet.cluster, "restart") as verb:
+    with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
         forced = second.run("lock", "release", "--yes", "--force")
         assert forced.status == 0, str(forced)
-        _, errors = verb.communicate(timeout=60)
+        _, errors = verb.communicate(timeout=VERB_LIMIT_S)
     assert verb.returncode == LOCKED, errors
     assert "the cluster's lock was lost" in errors
     fleet.cluster.up()
 
 
 def test_a_killed_operator_leaves_no_lock(fleet: Fleet) -> None:
-    with at_work(fleet.cluster, "restart") as verb:
+    with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
         verb.send_signal(signal.SIGKILL)
         verb.wait(10)
     fleet.cluster.up()
@@ -144,10 +145,10 @@ def listens(server: SshServer) -> bool:
 
 
 def test_a_lock_that_is_lost_on_the_way_stops_the_verb(fleet: Fleet) -> None:
-    with at_work(fleet.cluster, "restart") as verb:
+    with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
         for text in lock_files(fleet)[:2]:
             os.kill(int(text.splitlines()[0]), signal.SIGKILL)
-        _, errors = verb.communicate(timeout=60)
+        _, errors = verb.communicate(timeout=VERB_LIMIT_S)
     assert verb.returncode == LOCKED, errors
     assert "the cluster's lock was lost" in errors
     fleet.cluster.up()
