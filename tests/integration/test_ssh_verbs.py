@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,9 @@ from ssh_fleet import Fleet
 from verbs import assert_whole, done, even, ids_of, loaded, planned, raise_commented
 
 pytestmark = pytest.mark.integration
+
+VERB_LIMIT_S = 240.0
+"""For a verb that starts every node anew, each over SSH."""
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +131,32 @@ def setting(cluster: Cluster, name: str) -> set[Any]:
         with cluster.node_client(node) as client:
             found.add(client.config_get(name)[name])
     return found
+
+
+def versions(cluster: Cluster) -> set[str]:
+    found: set[str] = set()
+    for name in cluster.nodes():
+        with cluster.node_client(name) as client:
+            found.add(".".join(client.info("server")["redis_version"].split(".")[:2]))
+    return found
+
+
+def test_an_upgrade_tries_the_data_where_it_lies_and_goes_host_by_host(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    cluster = fleet.cluster
+    try:
+        cluster.declare(engine={"version": "8.0"})
+        cluster.up()
+        keys = cluster.write_keys(500)
+        with loaded(cluster), cluster.start("upgrade", "--redis", "8.6", "--yes", "--json") as verb:
+            answer, errors = verb.communicate(timeout=VERB_LIMIT_S)
+        assert verb.returncode == 0, errors
+        report = json.loads(answer)
+        assert re.search(r"8\.6\S* read a copy of redis-\d's data: [1-9]\d* keys", str(report["notices"])), report
+        assert versions(cluster) == {"8.6"}
+        assert cluster.read_keys(keys) == keys
+        assert cluster.up() == []
+        left = [path for name in fleet.servers for path in fleet.folder_of(name).rglob("upgrade-check")]
+        assert left == [], "the copy that was tried is gone"
+    finally:
+        fleet.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +11,9 @@ import typer
 from redisforge.cli.options import ClusterOption, JsonOption, YesOption, the_layout
 
 if TYPE_CHECKING:
+    from redisforge.model.layout import ClusterLayout
     from redisforge.model.report import LockReport
+    from redisforge.model.topology import Topology
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +29,8 @@ def status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
     from redisforge.cli.output import print_json
     from redisforge.runbooks.lock import lock_report
 
-    report = lock_report(the_layout(cluster))
+    layout = _layout(cluster)
+    report = lock_report(layout, _topology(layout))
     if as_json:
         print_json(report)
     else:
@@ -34,7 +39,11 @@ def status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
 
 def release(
     force: Annotated[
-        bool, typer.Option("--force", help="Kill it (SIGKILL). The same verb goes on from there when it is run again.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Kill it (SIGKILL); elsewhere, take its lock. The same verb goes on when it is run again.",
+        ),
     ] = False,
     wait_s: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="How long to wait for its end.")
@@ -45,18 +54,20 @@ def release(
 ) -> None:
     """Have the running operation stop at a clean point and give the lock back.
 
-    The lock of a process that died is free by itself.
+    The lock of a process that died is free by itself. A holder on another machine is asked through the hosts; --force
+    takes the lock away from it, and it ends at its next safe point.
     """
     from redisforge.cli.output import print_json, progress_to_stderr
     from redisforge.runbooks.lock import lock_report
     from redisforge.runbooks.lock import release as run
 
-    layout = the_layout(cluster)
-    report = lock_report(layout)
+    layout = _layout(cluster)
+    topology = _topology(layout)
+    report = lock_report(layout, topology)
     if report.held and not yes:
         typer.echo(lock_text(report), err=True)
         typer.confirm("Kill it?" if force else "Ask it to stop at a clean point?", abort=True, err=True)
-    report = run(layout, progress_to_stderr, wait_s=wait_s, force=force)
+    report = run(layout, topology, progress_to_stderr, wait_s=wait_s, force=force)
     if as_json:
         print_json({"released": report.held, "holder": report})
     elif report.held:
@@ -65,12 +76,39 @@ def release(
         typer.echo(lock_text(report))
 
 
+def _layout(name: str | None) -> ClusterLayout:
+    """The cluster that is meant; one that redisforge.yaml here declares need not have a record on this machine."""
+    from redisforge.errors import NotFoundError
+    from redisforge.runbooks.cluster import cluster_layout, declared_name, home_folder
+
+    try:
+        return the_layout(name)
+    except NotFoundError:
+        declared = declared_name(Path.cwd())
+        if declared is None or name not in (None, declared):
+            raise
+        return cluster_layout(home_folder(os.environ), declared)
+
+
+def _topology(layout: ClusterLayout) -> Topology | None:
+    """What says on which hosts the lock is: the record, else redisforge.yaml here."""
+    from redisforge.config.load import load
+    from redisforge.runbooks.cluster import declared_name, read_topology
+
+    if Path(layout.topology).exists():
+        return read_topology(layout)
+    if declared_name(Path.cwd()) == Path(layout.folder).name:
+        return load(None, os.environ, Path.cwd()).topology
+    return None
+
+
 def lock_text(report: LockReport) -> str:
     """The report in a line or two."""
     if report.held:
         who = f"`redisforge {report.verb}` of {report.user} on {report.host}" if report.verb else "an operation"
         since = f", since {report.since} ({report.seconds:.0f} s)" if report.seconds is not None else ""
         lines = [f"{report.cluster}: held by {who} (process {report.pid or 'unknown'}){since}"]
+        lines += [f"  on {', '.join(report.held_on)}"] if report.held_on else []
     else:
         lines = [f"{report.cluster}: free"]
         if report.verb:
@@ -78,4 +116,5 @@ def lock_text(report: LockReport) -> str:
                 f"  last: `redisforge {report.verb}` of {report.user} on {report.host} (process {report.pid}), "
                 f"begun {report.since}"
             )
+    lines += [f"  could not be asked: {', '.join(report.unreachable)}"] if report.unreachable else []
     return "\n".join([*lines, *([f"  {report.note}"] if report.note else [])])

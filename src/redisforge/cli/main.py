@@ -11,6 +11,7 @@ import typer
 
 from redisforge import __version__
 from redisforge.cli import (
+    access,
     adopt,
     apply_config,
     audit,
@@ -54,6 +55,7 @@ for door in (
     smoke,
     logs,
     lock,
+    access,
     audit,
     host,
     images,

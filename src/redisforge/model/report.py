@@ -138,7 +138,8 @@ class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
 class LockReport(msgspec.Struct, frozen=True, kw_only=True):
     """`redisforge lock status --json`. Free: the other fields are empty, or those of a holder that died.
 
-    `alive`: the process that wrote the file still lives. `seconds`: for how long the lock has been held.
+    `alive`: the process that wrote the file still lives. `seconds`: for how long the lock has been held. `held_on`: the
+    hosts that say so, for a cluster on other hosts; `unreachable`: those that could not be asked.
     """
 
     cluster: str
@@ -151,6 +152,8 @@ class LockReport(msgspec.Struct, frozen=True, kw_only=True):
     alive: bool = False
     seconds: float | None = None
     note: str = ""
+    held_on: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
 
 
 class AuditLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,6 @@ import msgspec
 from redisforge.errors import AbortedError, RedisForgeError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
-from redisforge.fleet.lock import cluster_lock
 from redisforge.model.facts import Facts
 from redisforge.model.report import ChangeReport, ProbeReport
 from redisforge.model.steps import Plan
@@ -32,11 +31,13 @@ from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.declare import declare_options
+from redisforge.runbooks.holding import Held, holding
 from redisforge.runbooks.moving import MoveLimits, SlotMover
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import check_certificate_names, check_ports, check_space
 from redisforge.runbooks.preflight_hosts import check_other_hosts
 from redisforge.runbooks.run import Account, Progress, Runner
+from redisforge.runbooks.shared_record import share_record
 from redisforge.runbooks.units import Programs, build_units, certificate_names
 
 if TYPE_CHECKING:
@@ -95,11 +96,11 @@ def change(cluster: Cluster, verb: Verb, allowance: Allowance, progress: Progres
         RedisForgeError: of the kind that says what went wrong; the same command goes on from there.
     """
     began = time.monotonic()
-    with cluster_lock(Path(cluster.layout.lock), verb.name):
+    with holding(cluster.topology, cluster.layout, verb.name, progress) as held:
         journal = Journal(Path(cluster.layout.journal), verb=verb.name, user=getpass.getuser())
         journal.write("begin", what=verb.what)
         try:
-            report = asyncio.run(_carry_out(cluster, verb, allowance, journal, progress))
+            report = asyncio.run(_carry_out(cluster, verb, allowance, Account(journal, progress, verb.command), held))
         except BaseException as error:
             journal.write_end(error, what=verb.what, seconds=time.monotonic() - began)
             raise
@@ -135,9 +136,8 @@ async def _look(cluster: Cluster, verb: Verb) -> Facts:
         return await observer.look(fresh_units=True, always_probe=True)
 
 
-async def _carry_out(
-    before: Cluster, verb: Verb, allowance: Allowance, journal: Journal, progress: Progress
-) -> ChangeReport:
+async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account: Account, held: Held) -> ChangeReport:
+    journal, progress = account.journal, account.progress
     facts = await _look(before, verb)
     topology = verb.target(before.topology, facts)
     cluster = with_topology(before, topology)
@@ -151,13 +151,19 @@ async def _carry_out(
         notices: tuple[str, ...] = ()
         if topology != before.topology:
             record_topology(cluster)  # before anything starts: `status` and `down` must find what a killed run left
+            await share_record(cluster)
             notices = declare_options(topology, verb.declares(topology))
         if verb.prepare:
             await verb.prepare(facts)
         async with _Watch(cluster, allowance, journal, progress) as watch:
-            control = Control(progress, watch.check)
+
+            def safe_point() -> None:
+                held.check()
+                watch.check()
+
+            control = Control(progress, safe_point)
             mover = SlotMover(cluster, journal, progress, verb.limits, control.stop_requested)
-            runner = Runner(cluster, observer, units, Account(journal, progress, verb.command), mover)
+            runner = Runner(cluster, observer, units, account, mover)
             with control.listening():
                 try:
                     phases, facts = await converge(runner, planner, facts, control.safe_point)
@@ -168,6 +174,7 @@ async def _carry_out(
     left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
     if left.topology != topology:
         record_topology(left)
+    await share_record(left)
     # A run that was killed may have recorded what it had not declared or placed yet: so these two are always done.
     notices = tuple(dict.fromkeys((*notices, *declare_options(left.topology, verb.declares(left.topology)))))
     if verb.needs_units and verb.target is not _same:

@@ -17,6 +17,7 @@ class Control:
         self._progress = progress
         self._over_budget = over_budget
         self._asked_to_stop = False
+        self._interrupted = False
 
     def stop_requested(self) -> bool:
         """Whether somebody wants the verb to end at the next safe point."""
@@ -35,13 +36,21 @@ class Control:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Take SIGINT and SIGTERM of this process, within a running event loop."""
+        """Take SIGINT and SIGTERM of this process, within a running event loop.
+
+        Raises:
+            KeyboardInterrupt: the second of them came while the block was at work.
+        """
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM)
         for number in numbers:
             loop.add_signal_handler(number, self._on_signal, asyncio.current_task())
         try:
             yield
+        except asyncio.CancelledError:
+            if self._interrupted:
+                raise KeyboardInterrupt from None
+            raise
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
@@ -51,4 +60,5 @@ class Control:
             self._asked_to_stop = True
             self._progress("stopping at the next safe point; Ctrl-C again stops at once")
         elif task is not None:
+            self._interrupted = True
             task.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from redisforge.errors import GateError
 from redisforge.model.facts import Facts
@@ -16,7 +16,7 @@ _ROUNDS_PER_NODE = 12
 
 
 async def converge(
-    runner: Runner, planner: Planner, facts: Facts, safe_point: Callable[[], None]
+    runner: Runner, planner: Planner, facts: Facts, safe_point: Callable[[], Awaitable[None] | None]
 ) -> tuple[tuple[tuple[str, float], ...], Facts]:
     """Carry out phases until the planner has no more; returns (title, seconds) of each, and the last facts.
 
@@ -31,7 +31,8 @@ async def converge(
         phase = planner(facts)
         if phase is None:
             return tuple(done), facts
-        safe_point()
+        if (waiting := safe_point()) is not None:
+            await waiting
         began = time.monotonic()
         facts = await runner.carry_out(phase, facts)
         done.append((phase.title, round(time.monotonic() - began, 3)))

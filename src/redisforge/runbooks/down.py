@@ -12,11 +12,11 @@ import msgspec
 
 from redisforge.errors import HostError
 from redisforge.fleet.journal import Journal
-from redisforge.fleet.lock import cluster_lock
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import Gate, Phase, Plan, StopUnit
 from redisforge.model.topology import Role, Topology
 from redisforge.runbooks.cluster import Cluster, remove_from_hosts
+from redisforge.runbooks.holding import holding
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.run import Progress
 
@@ -40,7 +40,7 @@ def down(cluster: Cluster, progress: Progress, *, purge: bool = False) -> Lowere
     """
     began = time.monotonic()
     layout = cluster.layout
-    with cluster_lock(Path(layout.lock), "down --purge" if purge else "down"):
+    with holding(cluster.topology, layout, "down --purge" if purge else "down", progress):
         journal = Journal(Path(layout.journal), verb="down", user=getpass.getuser())
         journal.write("begin", what=cluster.topology.name)
         try:

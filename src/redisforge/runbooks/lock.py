@@ -27,6 +27,8 @@ from redisforge.fleet.lock import (
 )
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.report import LockReport
+from redisforge.model.topology import Topology
+from redisforge.runbooks.lock_hosts import HostLocks
 from redisforge.runbooks.run import Progress
 
 _KILL_PATIENCE_S = 10.0
@@ -34,13 +36,21 @@ _ASKED = "lock.asked"
 """Which holder was asked to stop last: the text of the lock file at that time."""
 
 
-def lock_report(layout: ClusterLayout) -> LockReport:
-    """Who holds the lock now."""
+def lock_report(layout: ClusterLayout, topology: Topology | None = None) -> LockReport:
+    """Who holds the lock now, on this machine or, for a `topology` on other hosts, on these."""
     path = Path(layout.lock)
-    return _report(path.parent.name, lock_state(path))
+    here = _report(path.parent.name, lock_state(path))
+    there = HostLocks(topology, layout).report()
+    if there is None:
+        return here
+    if not here.held and there.held:
+        return there
+    return msgspec.structs.replace(here, held_on=there.held_on, unreachable=there.unreachable)
 
 
-def release(layout: ClusterLayout, progress: Progress, *, wait_s: float, force: bool = False) -> LockReport:
+def release(
+    layout: ClusterLayout, topology: Topology | None, progress: Progress, *, wait_s: float, force: bool = False
+) -> LockReport:
     """Have the living holder give the lock back, within `wait_s` seconds; with `force`, kill it.
 
     Returns who held it; a lock that is free stays as it is.
@@ -53,7 +63,7 @@ def release(layout: ClusterLayout, progress: Progress, *, wait_s: float, force: 
     state = lock_state(path)
     report = _report(path.parent.name, state)
     if not state.held:
-        return report
+        return HostLocks(topology, layout).release(progress, wait_s=wait_s, force=force) or report
     holder = _known_holder(path, state)
     journal = Journal(Path(layout.journal), verb="lock release", user=getpass.getuser())
     number = signal.SIGKILL if force else signal.SIGINT

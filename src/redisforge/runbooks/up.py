@@ -19,16 +19,15 @@ from pathlib import Path
 
 import msgspec
 
-from redisforge.errors import GateError, NotFoundError, RedisForgeError, SecretError, UnhealthyError
+from redisforge.errors import GateError, NotFoundError, RedisForgeError, RefusedError, SecretError, UnhealthyError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
-from redisforge.fleet.lock import cluster_lock
-from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.report import SmokeReport
 from redisforge.model.secret import Secret
 from redisforge.model.steps import Plan
-from redisforge.model.topology import Topology
+from redisforge.model.topology import Host, Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
@@ -43,6 +42,7 @@ from redisforge.runbooks.cluster import (
     remove_from_hosts,
 )
 from redisforge.runbooks.converge import converge
+from redisforge.runbooks.holding import Held, holding
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
     check_addresses,
@@ -56,6 +56,7 @@ from redisforge.runbooks.preflight import (
 )
 from redisforge.runbooks.preflight_hosts import check_other_hosts
 from redisforge.runbooks.run import Account, Progress, Runner
+from redisforge.runbooks.shared_record import share_record
 from redisforge.runbooks.smoke import SmokeTest
 from redisforge.runbooks.test_cluster import cluster_doors
 from redisforge.runbooks.units import Programs, build_units, certificate_names
@@ -86,6 +87,7 @@ class _Site(msgspec.Struct, frozen=True):
     cluster: Cluster
     fresh: bool
     engine_version: str
+    held: Held
 
 
 def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Progress) -> Raised:
@@ -98,14 +100,14 @@ def up(wanted: Wanted, home: Path, environment: Mapping[str, str], progress: Pro
     layout = cluster_layout(home, wanted.topology.name)
     _check_names(wanted)
     existed, fresh = Path(layout.folder).exists(), not was_raised(layout)
-    with cluster_lock(Path(layout.lock), "up"):
+    with holding(wanted.topology, layout, "up", progress, supplied=wanted.passwords) as held:
         try:
             cluster, units, programs = _prepare(wanted, layout, environment, progress)
             journal = Journal(Path(layout.journal), verb="up", user=getpass.getuser())
             journal.write("begin", what=wanted.topology.name)
             try:
                 phases, smoke = asyncio.run(
-                    _converge(_Site(cluster, fresh, programs.engine.version), units, wanted, journal, progress)
+                    _converge(_Site(cluster, fresh, programs.engine.version, held), units, wanted, journal, progress)
                 )
             except BaseException as error:
                 journal.write_end(error, what=wanted.topology.name, seconds=time.monotonic() - began)
@@ -248,21 +250,49 @@ async def _converge(
         refuse_older(cluster.topology, facts, site.engine_version)
         check_ports(cluster.topology, cluster.layout, facts)
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)
+        _refuse_others_units(site, facts)
         await _tell_keepers(cluster, units, journal, progress)
         runner = Runner(cluster, observer, units, Account(journal, progress))
         try:
             wishes = _wishes(wanted, units)
+
             # Before the first process starts: `down` must find what a killed `up` left.
+            async def safe_point() -> None:
+                site.held.check()
+                record_topology(cluster)
+                await share_record(cluster)
+
             phases, _ = await converge(
-                runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, lambda: record_topology(cluster)
+                runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, safe_point
             )
             record_topology(cluster)
+            await share_record(cluster)
         except RedisForgeError as error:
             if site.fresh and not facts.units and not runner.gave_slots and not isinstance(error, GateError):
                 await _take_back(cluster, runner.started, progress)
             raise
         smoke = await SmokeTest(cluster_doors(cluster), secrets.token_hex(4)).run(cluster.topology.name)
     return phases, smoke
+
+
+def _refuse_others_units(site: _Site, facts: Facts) -> None:
+    """Units that were placed by somebody else, of whose passwords and CA nothing is known here. Raises RefusedError."""
+    nothing = (UnitState.ABSENT, UnitState.UNKNOWN)
+    found = sorted(name for name, unit in facts.units.items() if unit.state not in nothing)
+    if site.fresh and found:
+        hosts = {name: site.cluster.sites[h.name].layout.folder for name, h in _hosts_of(site.cluster).items()}
+        raise RefusedError(
+            "there are processes or data of a cluster of this name already, and this machine has no record of it",
+            where=site.cluster.topology.name,
+            why="\n".join(f"{name} in {hosts[name]}" for name in found if name in hosts) or ", ".join(found),
+            next_step="if it is to live on, bring its secrets from the machine that raised it (`redisforge access "
+            "export` there, `import` here); give this cluster another name; or delete these folders on the hosts",
+        )
+
+
+def _hosts_of(cluster: Cluster) -> dict[str, Host]:
+    units = (*cluster.topology.own_nodes, *cluster.topology.envoys)
+    return {unit.name: cluster.topology.host(unit.host) for unit in units}
 
 
 async def _tell_keepers(cluster: Cluster, units: Mapping[str, Unit], journal: Journal, progress: Progress) -> None:

@@ -8,6 +8,8 @@ A node that does not come up with the new version is put back (runbooks/put_back
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -15,7 +17,7 @@ from redisforge.errors import RedisForgeError, RefusedError, UsageError
 from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.binaries.ensure import engine_rule
 from redisforge.fleet.binaries.versions import parse_version
-from redisforge.fleet.data_check import check_data
+from redisforge.fleet.data_check import Trial, check_data
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.topology import Engine, EngineKind, Role, Topology
 from redisforge.model.unit import Unit
@@ -23,11 +25,11 @@ from redisforge.plan.predict import Planner
 from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older, upgrade_phase
 from redisforge.runbooks.change import Verb
-from redisforge.runbooks.cluster import Cluster
+from redisforge.runbooks.cluster import REMOTE_PYTHON, Cluster
 from redisforge.runbooks.external import refuse_without_units
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.placed import placed_nodes
-from redisforge.runbooks.preflight import check_configuration, units_here
+from redisforge.runbooks.preflight import check_configuration
 from redisforge.runbooks.put_back import PutBack
 from redisforge.runbooks.run import Progress
 from redisforge.runbooks.units import Programs, build_units
@@ -56,7 +58,7 @@ def upgrade_verb(cluster: Cluster, asked: Engine, progress: Progress, *, force: 
     async def prepare(facts: Facts) -> None:
         if all(is_upgraded(facts, wanted, node.name) for node in cluster.topology.nodes):
             return
-        notices[:] = [await _try_data(cluster, engine, facts, progress)]
+        notices[:] = [await _try_data(cluster, engine, units, facts, progress)]
 
     async def recover(observer: Observer, error: RedisForgeError) -> None:
         await PutBack(cluster, observer, wanted, units, before, progress).run(error)
@@ -110,19 +112,36 @@ def _recorded(before: Engine, asked: Engine, engine: EngineBinary) -> Engine:
     return before if fits else replace(asked, server_path="", cli_path="")
 
 
-async def _try_data(cluster: Cluster, engine: EngineBinary, facts: Facts, progress: Progress) -> str:
-    """Let the new version read a copy of a replica's data; returns what was found. Raises RefusedError, HostError."""
+async def _try_data(
+    cluster: Cluster, engine: EngineBinary, units: Mapping[str, Unit], facts: Facts, progress: Progress
+) -> str:
+    """Let the new version read a copy of a replica's data, where that lies; returns what was found.
+
+    Raises:
+        RefusedError: it cannot.
+        HostError: there is no room for it, or the host cannot be reached.
+    """
     node = _sample(cluster.topology, facts)
     if node is None:
-        return "the data was not tried with the new version: there is none on this machine"
+        return "the data was not tried with the new version: there is none"
     progress(f"trying {engine.kind} {engine.version} with a copy of the data of {node.name} …")
-    found = await check_data(engine, f"{cluster.layout.unit(node.name)}/data", node.used_memory_bytes)
+    site, unit, data_path = cluster.site_of(node.name), units[node.name], f"{cluster.unit_folder(node.name)}/data"
+    for folder in unit.carried:
+        await site.transport.carry(folder.source, folder.target)
+    trial = Trial(
+        engine=f"{engine.kind} {engine.version}",
+        server_path=unit.argv[0],
+        data_path=data_path,
+        memory_bytes=node.used_memory_bytes,
+        python=sys.executable if cluster.is_here(node.name) else REMOTE_PYTHON,
+    )
+    found = await check_data(site.transport, trial)
     if found.skipped:
         return f"the data was not tried with the new version: {found.skipped}"
     if not found.keys:
         raise RefusedError(
             f"{engine.kind} {engine.version} read nothing of the data of {node.name}",
-            where=f"{cluster.layout.unit(node.name)}/data",
+            where=f"{site.name}: {data_path}",
             why=f"the node holds {node.keys} keys; in a copy of its files the new version found none",
             next_step="nothing was changed; stay with the version that runs, or choose another one",
         )
@@ -130,7 +149,6 @@ async def _try_data(cluster: Cluster, engine: EngineBinary, facts: Facts, progre
 
 
 def _sample(topology: Topology, facts: Facts) -> NodeFacts | None:
-    """The smallest node of this machine that holds something, a replica if there is one."""
-    here = units_here(topology)
-    filled = [facts.nodes[node.name] for node in topology.nodes if facts.nodes[node.name].keys and node.name in here]
+    """The smallest node that holds something, a replica if there is one."""
+    filled = [facts.nodes[node.name] for node in topology.own_nodes if facts.nodes[node.name].keys]
     return min(filled, key=lambda node: (node.role is Role.MASTER, node.used_memory_bytes), default=None)
