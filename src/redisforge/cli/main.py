@@ -19,6 +19,7 @@ from redisforge.cli import (
     change,
     config,
     connect,
+    export,
     formation,
     host,
     images,
@@ -60,6 +61,7 @@ for door in (
     config,
     formation,
     adopt,
+    export,
     certs,
     binaries,
 ):
