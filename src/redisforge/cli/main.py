@@ -20,6 +20,8 @@ from redisforge.cli import (
     change,
     config,
     connect,
+    deploy,
+    export,
     formation,
     host,
     images,
@@ -61,7 +63,9 @@ for door in (
     images,
     config,
     formation,
+    deploy,
     adopt,
+    export,
     certs,
     binaries,
 ):

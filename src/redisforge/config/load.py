@@ -6,7 +6,7 @@ is no redisforge.yaml), then redisforge.yaml, then the defaults.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -45,13 +45,20 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     used_environment: tuple[UsedVariable, ...]
 
 
-def load(path: Path | None, environment: Mapping[str, str], working_folder: Path) -> LoadedConfig:
+def load(
+    path: Path | None,
+    environment: Mapping[str, str],
+    working_folder: Path,
+    *,
+    without: frozenset[str] = frozenset(),
+) -> LoadedConfig:
     """Read the declaration.
 
     Args:
         path: the file (`--config`); None: redisforge.yaml in `working_folder` if there, else the defaults.
         environment: the process environment.
         working_folder: where relative paths start.
+        without: names of variables that are not to be regarded.
 
     Raises:
         ConfigError: with every problem found.
@@ -61,10 +68,8 @@ def load(path: Path | None, environment: Mapping[str, str], working_folder: Path
     written, problems = _read_config(path, folder)
     base = Path(written.source).parent if written.source else folder
     label = DOTENV_NAME if base == folder else str(base / DOTENV_NAME)
-    variables, notices, dotenv_problems = _read_dotenv(base / DOTENV_NAME, label)
-    for name in known_names():
-        if name in environment:
-            variables[name] = Variable(name, environment[name], PROCESS)
+    known = [name for name in known_names() if name not in without]
+    variables, notices, dotenv_problems = read_variables(base / DOTENV_NAME, label, known, environment)
     overrides = read_overrides(variables)
     declared = declare(written, overrides, base)
     of_variables = list(overrides.problems)
@@ -121,8 +126,21 @@ def _read_config(path: Path | None, folder: Path) -> tuple[Written, list[ConfigP
     return Written({}, {}, label, str(file)), [problem]
 
 
-def _read_dotenv(file: Path, label: str) -> tuple[dict[str, Variable], list[str], list[ConfigProblem]]:
-    """The variables of .env, if it is there, with what is to be noticed and what is wrong."""
+def read_variables(
+    file: Path, label: str, known: Sequence[str], environment: Mapping[str, str]
+) -> tuple[dict[str, Variable], list[str], list[ConfigProblem]]:
+    """The variables called `known`: those of .env, if it is there (`label` in messages), and over them those of the
+    environment; with what is to be noticed and what is wrong."""
+    variables, notices, problems = _read_dotenv(file, label, frozenset(known))
+    for name in known:
+        if name in environment:
+            variables[name] = Variable(name, environment[name], PROCESS)
+    return variables, notices, problems
+
+
+def _read_dotenv(
+    file: Path, label: str, known: frozenset[str]
+) -> tuple[dict[str, Variable], list[str], list[ConfigProblem]]:
     try:
         content, mode = read_bounded(file, dotenv.MAX_BYTES)
     except UnreadableFileError as error:
@@ -137,7 +155,6 @@ def _read_dotenv(file: Path, label: str) -> tuple[dict[str, Variable], list[str]
         return {}, [], [ConfigProblem(f"{label}:{line}", "", "is not UTF-8 text", "Save it as UTF-8.")]
     lines, unreadable = dotenv.read_dotenv(text)
     problems = [ConfigProblem(f"{label}:{found.line}", "", found.what) for found in unreadable]
-    known = set(known_names())
     variables = {
         name: Variable(name, line.value, f"{label}:{line.line}") for name, line in lines.items() if name in known
     }

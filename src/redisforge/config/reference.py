@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
+from redisforge.config.deployment import DERIVED
+from redisforge.config.deployment import VARIABLES as DEPLOY_VARIABLES
 from redisforge.config.described import bounds_of, default_of, description_of, type_of
 from redisforge.config.environment import OPTION_VARIABLES, PASSWORD_VARIABLES
 from redisforge.config.example import example_yaml
@@ -55,15 +57,21 @@ names that took effect and where each came from.
 
 `.env` holds `NAME=value` lines; `export`, comments, single and double quotes are understood, and a `$` stands for
 itself. The names are those of the usual convention for a Redis Cluster behind Envoy, in which every node has a host
-of its own. A file of that convention works unchanged: names that mean nothing on one machine (REDIS_MASTER_1_HOST,
-REDIS_CLUSTER_ANNOUNCE_IP, ENVOY_RETRY_ATTEMPTS, REDIS_EXPORTER_PORT, BACKUP_DIR and others) are ignored, and so is
-every name that is not in the tables below.
+of its own. A file of that convention works unchanged: names that mean nothing here (ENVOY_RETRY_ATTEMPTS,
+REDIS_EXPORTER_PORT, BACKUP_DIR and others) are ignored, and so is every name that is not in the tables below. Those of
+"Host by host" are for `redisforge deploy` alone.
 
 A password has at least {MIN_LENGTH} characters, at least {MIN_DIFFERENT_CHARACTERS} different ones, is no placeholder
 (CHANGE_ME) and not made of common words. One that is not given is generated.
 
 This page is generated from the declaration (`src/redisforge/config/environment.py`).
 """
+
+
+_DEPLOY_INTRO = f"""\
+`redisforge deploy redis|envoy`, run on each host, reads these as well; the .env of the hosts differ in
+REDIS_CLUSTER_ANNOUNCE_IP alone. All passwords must be given, the same on every host; only {DERIVED} may be left out: it
+then follows from REDIS_REQUIREPASS. See [deploy.md](../deploy.md)."""
 
 
 def reference_markdown() -> str:
@@ -93,6 +101,9 @@ def environment_markdown() -> str:
     lines += [f"| `{option.name}` | `{dotted(option.path)}` | {_cell(option.note)} |" for option in OPTION_VARIABLES]
     lines += ["", "## Passwords", "", "| Name | Password of |", "| --- | --- |"]
     lines += [f"| `{name}` | the {role} user |" for name, role in PASSWORD_VARIABLES.items()]
+    lines += ["", "## Host by host", "", _DEPLOY_INTRO, "", "| Name | Meaning |", "| --- | --- |"]
+    for names, meaning in DEPLOY_VARIABLES.items():
+        lines.append(f"| {', '.join(f'`{name}`' for name in names.split(', '))} | {_cell(meaning)} |")
     return "\n".join(lines) + "\n"
 
 

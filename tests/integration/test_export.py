@@ -1,0 +1,228 @@
+"""`redisforge export`: what it writes is started as its commands say, without RedisForge, and formed into a cluster."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from cluster_tool import AT_ONCE, Cluster, Ports, Result, environment, run_command, until
+
+from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
+from redisforge.model.topology import Engine
+
+pytestmark = pytest.mark.integration
+
+HOSTS = {"a": "127.0.0.11", "b": "127.0.0.12", "c": "127.0.0.13"}
+PASSWORDS = ("REDIS_REQUIREPASS", "REDIS_ACL_PASS", "REDIS_READONLY_PASS", "REDIS_MONITOR_PASS")
+
+
+class Exported:
+    """A topology of three hosts (addresses of this machine), exported for systemd and then for Docker."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.ports = folder, Ports()
+        self.out, self.root = folder / "out", folder / "root of it"
+        first = self.ports.first
+        declaration = {
+            "name": "shipped",
+            "hosts": [{"name": n, "address": a, "zone": f"z{n}", "ssh": False} for n, a in HOSTS.items()],
+            "ports": {"redis": first, "bus_offset": 50},
+            "endpoints": {
+                "primary": {"port": first + 100}, "primary-resp3": None, "reader": {"port": first + 101},
+                "pubsub": {"port": first + 102},
+            },
+            "envoy": {"admin_port": first + 110},
+            "memory": {"max": "64mb"},
+            "node_timeout_ms": 1500,
+        }  # fmt: skip
+        (folder / "redisforge.yaml").write_text(yaml.safe_dump(declaration))
+        cache = cache_folder(os.environ)
+        self.engine = ensure_engine(Engine(), cache, print, os.environ)
+        self.envoy = ensure_envoy(">=1.32", "", cache, print, os.environ)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def run(self, *arguments: str, **variables: str) -> Result:
+        """Run `redisforge`; no secret of the export is ever shown."""
+        result = run_command(*arguments, folder=self.folder, variables=environment(self.folder / "home", **variables))
+        assert "Traceback" not in result.stderr, str(result)
+        assert not any(secret in str(result) for secret in self.secrets().values())
+        return result
+
+    def export(self, kind: str, *options: str) -> Result:
+        """`export` with the root and the programs of this test."""
+        paths = ("--server-path", self.engine.server_path, "--envoy-path", self.envoy.path)
+        return self.run("export", kind, str(self.out), "--root", str(self.root), *paths, *options)
+
+    def secrets(self) -> dict[str, str]:
+        """The passwords in operator/secrets.env by name."""
+        file = self.out / "operator" / "secrets.env"
+        if not file.exists():
+            return {}
+        pairs = (line.split("=", 1) for line in file.read_text().splitlines() if not line.startswith("#"))
+        return {name: value.strip("'") for name, value in pairs if name in PASSWORDS}
+
+    def place(self) -> None:
+        """What install.sh does with the files; all three hosts are this machine."""
+        for host in HOSTS:
+            shutil.copytree(self.out / "hosts" / host / "files", self.root, dirs_exist_ok=True)
+
+    def start(self) -> None:
+        """Start every ExecStart line in its WorkingDirectory."""
+        for unit in sorted(self.out.glob("hosts/*/systemd/*.service")):
+            lines = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
+            argv = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(lines["ExecStart"])]
+            folder = lines["WorkingDirectory"].replace("%%", "%")
+            with (self.folder / f"{unit.stem}.log").open("wb") as log:
+                self.processes.append(subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log))
+
+    def close(self) -> None:
+        """Stop all."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(20)
+        self.ports.close()
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Iterator[Exported]:
+    made = Exported(tmp_path)
+    yield made
+    made.close()
+
+
+def listens(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
+def health_of(exported: Exported, service: dict[str, Any]) -> int:
+    """Run a service's health check on this machine, as Docker would in the container."""
+    command = [word.replace("$$", "$") for word in service["healthcheck"]["test"][1:]]
+    path = f"{Path(exported.engine.cli_path).parent}:{os.environ['PATH']}"
+    return subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, check=False).returncode
+
+
+def test_what_is_exported_is_started_formed_and_used(exported: Exported) -> None:
+    assert exported.export("systemd").status == 0
+    done = exported.export("compose", "--force")
+    assert done.status == 0, str(done)
+    assert not (exported.folder / "home").exists()
+    composed = {host: yaml.safe_load((exported.out / "hosts" / host / "compose.yaml").read_text()) for host in HOSTS}
+    services = {name: service for document in composed.values() for name, service in document["services"].items()}
+    assert {name for name in services if name.startswith("redis-")} == {f"redis-{n}" for n in range(1, 7)}
+    assert all(len([n for n in d["services"] if n.startswith("redis-")]) == 2 for d in composed.values())
+    assert health_of(exported, services["redis-1"]) != 0  # nothing runs yet
+
+    exported.place()
+    exported.start()
+    nodes = [(HOSTS[host], exported.ports.first + number) for host in HOSTS for number in (0, 1)]
+    until(lambda: all(listens(*node) for node in nodes), "all nodes listen")
+    tls = exported.out / "operator" / "tls"
+    client = ("--cert-file", str(tls / "operator.crt"), "--key-file", str(tls / "operator.key"))
+    readme = (exported.out / "README.md").read_text()
+    named = next(line.split("init-cluster ")[1].rstrip(" \\") for line in readme.splitlines() if "init-cluster" in line)
+    secrets = exported.secrets()
+    formed = exported.run(
+        "init-cluster", named, "--user", "operator_user", "--ca-file", str(tls / "ca.crt"), *client,
+        REDIS_REQUIREPASS=secrets["REDIS_REQUIREPASS"],
+    )  # fmt: skip
+    assert formed.status == 0, str(formed)
+
+    def answers() -> bool:
+        try:
+            with redis.Redis(
+                host="127.0.0.11", port=exported.ports.first + 100, username="app_user", ssl=True,
+                password=secrets["REDIS_ACL_PASS"], ssl_ca_certs=str(tls / "ca.crt"), protocol=2, **AT_ONCE,
+            ) as door:  # fmt: skip
+                return all(door.set(f"key:{n}", n) and door.get(f"key:{n}") == str(n).encode() for n in range(40))
+        except redis.RedisError:
+            return False
+
+    until(answers, "the primary endpoint serves every shard")
+    assert {name: health_of(exported, service) for name, service in services.items()} == dict.fromkeys(services, 0)
+    adopted = exported.run(
+        "adopt", f"127.0.0.11:{exported.ports.first}", "--user", "operator_user", "--ca", str(tls / "ca.crt"),
+        "--cert", str(tls / "operator.crt"), "--key", str(tls / "operator.key"), "--out", "adopted.yaml",
+        REDIS_REQUIREPASS=secrets["REDIS_REQUIREPASS"],
+    )  # fmt: skip
+    assert adopted.status == 0, str(adopted)
+    report = exported.run("status", "--json", "--cluster", "adopted").json()
+    assert (report["cluster"]["state"], len(report["nodes"])) == ("ok", 6)
+
+
+def test_secrets_are_closed_and_kept(exported: Exported) -> None:
+    assert exported.export("systemd").status == 0
+    first = exported.secrets()
+    for path in exported.out.rglob("*"):
+        text = path.read_bytes() if path.is_file() else b""
+        secret = any(value.encode() in text for value in first.values()) or b"PRIVATE KEY" in text
+        assert not secret or path.stat().st_mode & 0o077 == 0, path
+    assert exported.out.stat().st_mode & 0o077 == 0
+    assert not list(exported.out.glob("hosts/*/files/**/ca.key"))
+    own = [path.stem for path in exported.out.glob("hosts/a/files/tls/*.key")]
+    assert len(own) == 3  # its two nodes and the Envoy: no key of another host
+    refused = exported.export("systemd")
+    assert refused.status == 9, str(refused)
+    assert exported.export("systemd", "--force").status == 0
+    assert exported.secrets() == first
+    (exported.folder / "full").mkdir()
+    (exported.folder / "full" / "mine").write_text("mine")
+    other = exported.run("export", "compose", str(exported.folder / "full"), "--force")
+    assert other.status == 9, str(other)
+    assert [path.name for path in (exported.folder / "full").iterdir()] == ["mine"]
+    assert exported.run("export", "compose", "new", "--root", "relative").status == 2
+
+
+def test_a_raised_cluster_keeps_its_passwords_and_its_ca(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "raised")
+    try:
+        cluster.up()
+        done = cluster.run("export", "systemd", "out")
+        assert done.status == 0, str(done)
+        out = cluster.folder / "out"
+        kept = (out / "operator" / "secrets.env").read_text()
+        assert all(password in kept for password in cluster.passwords().values())
+        for name in ("ca.crt", "redis-1.crt"):
+            assert (out / "hosts/local/files/tls" / name).read_text() == (cluster.path / "tls" / name).read_text()
+        assert cluster.is_healthy()
+    finally:
+        cluster.close()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_systemd_takes_the_units(exported: Exported) -> None:
+    assert exported.export("systemd").status == 0
+    exported.place()
+    units = sorted(map(str, exported.out.glob("hosts/*/systemd/*.service")))
+    assert len(units) == 7
+    checked = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert not [line for line in checked.stderr.splitlines() if "redisforge" in line], checked.stderr
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=30", units[0]],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert rated.returncode == 0, rated.stdout[-400:]
+
+
+def test_docker_compose_takes_the_files(exported: Exported) -> None:
+    docker = next((path for path in ("/usr/bin/docker", shutil.which("docker")) if path and Path(path).exists()), None)
+    known = docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False)
+    if not docker or not known or known.returncode:
+        pytest.skip("docker has no compose plugin here")
+    assert exported.export("compose").status == 0
+    for file in exported.out.glob("hosts/*/compose.yaml"):
+        checked = subprocess.run(
+            [docker, "compose", "-f", str(file), "config", "--quiet"], capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stderr
