@@ -77,7 +77,7 @@ def test_a_low_port_needs_one_capability_and_no_more() -> None:
 
 
 def test_a_root_below_a_home_stays_visible() -> None:
-    assert "ProtectHome" not in settings_of(unit_text(process(root="/home/op/main")))
+    assert "ProtectHome" not in settings_of(unit_text(process(root="/root/op/main")))
 
 
 @given(st.lists(st.text("ab /$%;'\"\\#{}", min_size=1, max_size=12), min_size=1, max_size=4))
