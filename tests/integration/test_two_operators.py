@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Generator, Iterator
@@ -220,11 +221,13 @@ def test_other_passwords_or_another_ca_are_refused_before_anything_is_touched(fl
         assert "passwords are not those of the cluster" in result.stderr
         assert not (stranger.path / "secrets.env").exists()
         assert fleet.cluster.is_healthy()
+        shutil.rmtree(stranger.path)
         for name in HOSTS:
             (fleet.folder_of(name) / "clusters" / "main" / "record.json").unlink()
         result = stranger.run("up")
         assert result.status == REFUSED, str(result)
         assert "this machine has no record of it" in result.stderr
+        assert not (stranger.path / "tls").exists(), "what was made for it is gone again"
         fleet.cluster.up()
         assert all((fleet.folder_of(name) / "clusters" / "main" / "record.json").exists() for name in HOSTS)
     finally:

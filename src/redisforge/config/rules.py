@@ -25,6 +25,7 @@ _LRM_VERSION = (8, 6)
 """The least-recently-modified policies came with Redis 8.6 (its release notes)."""
 
 
+SSH_PORT = 22
 _HOST_SSH_OPTIONS = ("ssh_address", "ssh_port", "ssh_user", "ssh_key", "ssh_jump", "folder")
 
 
@@ -104,8 +105,17 @@ def _ways_to_hosts(declaration: Declaration) -> Iterator[BrokenRule]:
             "Give every host an address at which the others reach it.",
         )
     first: dict[str, str] = {}
+    reached: dict[tuple[object, ...], str] = {}
     for index, host in enumerate(declaration.hosts):
         other = first.setdefault(host.address, host.name)
+        place = (host.ssh_address or host.address, host.ssh_port or SSH_PORT, host.ssh_jump, host.folder)
+        same = reached.setdefault(place, host.name) if is_remote(host) else host.name
+        if same not in (host.name, other):
+            yield BrokenRule(
+                (("hosts", index, "ssh_address"),),
+                f"{same} and {host.name} are reached at one SSH address, so both would be the same machine",
+                "Give each its own, or, if that is meant, each a folder of its own.",
+            )
         if other != host.name and is_remote(host):
             yield BrokenRule(
                 (("hosts", index, "address"),),

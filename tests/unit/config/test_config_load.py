@@ -235,6 +235,14 @@ MISTAKES = {
             "other. Give each its own; one machine is one host."
         ],
     ),
+    "two hosts at one SSH address": (
+        "replicas: 0\nhosts:\n  - {name: a, address: 10.0.0.2}\n"
+        "  - {name: b, address: 10.0.0.3, ssh_address: 10.0.0.2, ssh_port: 22}\n",
+        [
+            "redisforge.yaml:4: hosts[1].ssh_address: a and b are reached at one SSH address, so both would be the "
+            "same machine. Give each its own, or, if that is meant, each a folder of its own."
+        ],
+    ),
     "a way to this machine": (
         "replicas: 0\nhosts:\n  - {name: a, address: 127.0.0.1, ssh_user: deploy}\n",
         [
