@@ -76,7 +76,8 @@ def adopted_yaml(found: Adopted) -> str:
 
 def node_text(node: AdoptedNode) -> str:
     """A node as one line of `external.nodes`."""
-    more = (f", host: {quote(node.host)}" if node.host else "") + (f", zone: {quote(node.zone)}" if node.zone else "")
+    said = {"host": node.host, "zone": node.zone, "service": node.service}
+    more = "".join(f", {name}: {quote(value)}" for name, value in said.items() if value)
     return (
         f"{{address: {quote(node.address)}, port: {node.port}, bus_port: {node.bus_port}{more}, shard: {node.shard}, "
         f"role: {node.role.value}}}"
