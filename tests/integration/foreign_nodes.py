@@ -92,6 +92,10 @@ class Nodes:
         process.kill()
         process.wait()
 
+    def pid(self, port: int) -> int:
+        """The process of one that was started here."""
+        return self._processes[port].pid
+
     def client(self, port: int) -> Any:
         """redis-py to one node."""
         tls: dict[str, Any] = {}

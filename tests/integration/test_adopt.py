@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import supervisor
 import yaml
-from cluster_tool import ADDRESS, SLOT_COUNT, environment, run_command, until
+from cluster_tool import ADDRESS, SLOT_COUNT, environment, kill, run_command, until
 from foreign_cluster import READ_ONLY, ForeignCluster
 from foreign_nodes import PASSWORD, Nodes
 
@@ -113,6 +114,7 @@ def test_the_verbs_work_on_it(kind: str, request: pytest.FixtureRequest) -> None
     report = cluster.status()
     assert (report["cluster"]["state"], report["cluster"]["slots_ok"]) == ("ok", SLOT_COUNT), report
     assert not report["problems"]
+    cluster.done("up")  # soon after it was formed not all nodes name all replicas to proxies
     assert "already as declared" in cluster.done("up").stdout
 
     master = next(node for node in report["nodes"] if node["role"] == "master")
@@ -262,3 +264,42 @@ def test_a_half_formed_cluster_is_refused(tmp_path: Path, engine: EngineBinary) 
         assert not (tmp_path / "redisforge.yaml").exists()
     finally:
         nodes.close()
+
+
+def test_nodes_are_restarted_by_what_runs_them(tmp_path: Path, engine: EngineBinary) -> None:
+    cluster = ForeignCluster(tmp_path, engine)
+    servers = tmp_path / "servers"
+    try:
+        for port in cluster.nodes.ports:
+            (servers / str(port) / "pid").write_text(str(cluster.nodes.pid(port)))
+        path = supervisor.install(tmp_path / "bin", servers, engine.server_path)
+        cluster.done("adopt", cluster.name(cluster.members[0]), password=PASSWORD)
+        text = (tmp_path / "redisforge.yaml").read_text()
+        for port in cluster.members:
+            text = text.replace(f"port: {port},", f"port: {port}, service: systemd:{port},")
+        (tmp_path / "redisforge.yaml").write_text(text)
+        cluster.done("up", **path)
+        keys = write_keys(cluster, 200)
+        before = {port: cluster.nodes.ask(port, "INFO", "server")["run_id"] for port in cluster.members}
+
+        planned = cluster.done("restart", "--dry-run", **path)
+        assert all(f"restart {cluster.name(port)}" in planned.stdout for port in cluster.members)
+        done = cluster.done("restart", "--json", **path).json()
+
+        titles = [title for title, _ in done["phases"]]
+        assert sorted(t for t in titles if t.startswith("restart")) == sorted(
+            f"restart {cluster.name(port)}" for port in cluster.members
+        )
+        assert len([title for title in titles if title.startswith("hand over")]) == 3
+        after = {port: cluster.nodes.ask(port, "INFO", "server")["run_id"] for port in cluster.members}
+        assert not set(before.values()) & set(after.values())
+        assert read_keys(cluster, keys) == keys
+        assert not cluster.done("status", "--json", **path).json()["problems"]
+        asked = [line for line in (servers / "asked").read_text().splitlines() if line.startswith("stop")]
+        assert asked == [f"stop {title.rpartition(':')[2]}" for title in titles if title.startswith("restart")]
+        assert cluster.done("down", "--purge", "--yes", **path).status == 0
+        assert all(cluster.nodes.ask(port, "PING") for port in cluster.members)  # they are not ours to stop
+    finally:
+        for pid in servers.glob("*/pid"):
+            kill(*(int(word) for word in pid.read_text().split() if word != "0"))
+        cluster.close()

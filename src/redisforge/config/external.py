@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from redisforge.config.declaring import Options, option
-from redisforge.config.kinds import Address, HostName, OptionalUserName
+from redisforge.config.kinds import Address, HostName, OptionalUserName, ServiceName
 
 
 class ExternalNodeOptions(Options):
@@ -20,6 +20,11 @@ class ExternalNodeOptions(Options):
         None, "The name of its machine. Empty: the one of `hosts` that has its address, else the address."
     )
     zone: HostName | None = option(None, "Its failure domain. Empty: that of its host.")
+    service: ServiceName | None = option(
+        None,
+        "What runs it on its host, for `redisforge restart`: systemd:UNIT or docker:CONTAINER. Its host must be among "
+        "`hosts`, unless it is this machine. Empty: unknown.",
+    )
     shard: int = Field(description="Its shard, counted from 1.", ge=1, le=1000)
     role: Literal["master", "replica"] = Field(
         description="Its role when this was written; after a failover the real one may differ."

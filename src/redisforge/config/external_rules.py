@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from redisforge.config.broken import BrokenRule
+from redisforge.config.values import is_loopback
 
 if TYPE_CHECKING:
     from redisforge.config.problems import OptionPath
@@ -30,6 +31,7 @@ def broken_external_rules(declaration: Declaration) -> Iterator[BrokenRule]:
         what = "a user logs in with a password, and external.password is false"
         yield BrokenRule((("external", "user"), ("external", "password")), what, "Remove one of the two.")
     yield from _twice(declaration)
+    yield from _services(declaration)
     missing = sorted(set(range(1, declaration.shards + 1)) - {node.shard for node in external.nodes})
     if missing:
         listed = ", ".join(map(str, missing[:8]))
@@ -44,6 +46,17 @@ def _twice(declaration: Declaration) -> Iterator[BrokenRule]:
         if first != index:
             what = f"{node.address}:{node.port} is there twice (also external.nodes[{first}])"
             yield BrokenRule((("external", "nodes", index, "port"),), what, "Remove one of the two.")
+
+
+def _services(declaration: Declaration) -> Iterator[BrokenRule]:
+    """A service is asked for on its host, so there must be a way to that."""
+    hosts = declaration.hosts if "hosts" in declaration.model_fields_set else ()
+    known = {host.name for host in hosts} | {host.address for host in hosts}
+    for index, node in enumerate(declaration.external.nodes):
+        if node.service and not is_loopback(node.address) and not known & {node.host, node.address}:
+            what = f"{node.service} runs on a host that is not among `hosts`"
+            step = f"List it: `- {{name: NAME, address: {node.address}}}`."
+            yield BrokenRule((("external", "nodes", index, "service"),), what, step)
 
 
 def external_notices(declaration: Declaration) -> Iterator[str]:

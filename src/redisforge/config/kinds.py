@@ -10,6 +10,7 @@ from redisforge.config import values
 
 _TEXT_OR_NUMBER = ["string", "number"]
 _OPTIONAL_USER_PATTERN = f"^(|{values.USER_NAME_PATTERN.strip('^$')})$"
+_SERVICE_PATTERN = r"^(systemd|docker):[A-Za-z0-9][A-Za-z0-9@._:-]{0,200}$"
 _SIMPLE = {"type": ["string", "number", "boolean"]}
 
 Name = Annotated[
@@ -32,6 +33,11 @@ OptionalUserName = Annotated[
     str,
     AfterValidator(values.matching(_OPTIONAL_USER_PATTERN, "at most 63 letters, digits, '.', '_' and '-'")),
     WithJsonSchema({"type": "string", "pattern": _OPTIONAL_USER_PATTERN}),
+]
+ServiceName = Annotated[
+    str,
+    AfterValidator(values.matching(_SERVICE_PATTERN, "systemd:UNIT or docker:CONTAINER")),
+    WithJsonSchema({"type": "string", "pattern": _SERVICE_PATTERN}),
 ]
 Version = Annotated[
     str,

@@ -28,6 +28,7 @@ def external_nodes(declaration: Declaration, hosts: tuple[Host, ...]) -> tuple[R
                 shard=node.shard - 1,
                 intended_role=Role(node.role),
                 managed=False,
+                service=node.service or "",
             )
         )
     return tuple(nodes)

@@ -8,7 +8,7 @@ from redisforge.model.topology import Role
 
 
 class AdoptedNode(msgspec.Struct, frozen=True):
-    """A member. `shard` counts from 1; an empty `host` or `zone` is not said."""
+    """A member. `shard` counts from 1; an empty `host`, `zone` or `service` is not said."""
 
     address: str
     port: int
@@ -17,6 +17,7 @@ class AdoptedNode(msgspec.Struct, frozen=True):
     role: Role
     host: str = ""
     zone: str = ""
+    service: str = ""
 
 
 class AdoptedShape(msgspec.Struct, frozen=True):

@@ -82,7 +82,9 @@ class RedisNode(msgspec.Struct, frozen=True):
     shard: int
     intended_role: Role
     managed: bool = True
-    """False: somebody else runs it, and RedisForge neither starts nor stops it."""
+    """False: somebody else runs it, and RedisForge neither starts nor stops it by itself."""
+    service: str = ""
+    """What runs it then, if that is known: `systemd:UNIT` or `docker:CONTAINER` on its host."""
 
 
 class EnvoyInstance(msgspec.Struct, frozen=True):

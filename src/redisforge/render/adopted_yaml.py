@@ -76,7 +76,8 @@ def adopted_yaml(found: Adopted) -> str:
 
 def node_text(node: AdoptedNode) -> str:
     """A node as one line of `external.nodes`."""
-    more = (f", host: {quote(node.host)}" if node.host else "") + (f", zone: {quote(node.zone)}" if node.zone else "")
+    said = {"host": node.host, "zone": node.zone, "service": node.service}
+    more = "".join(f", {name}: {quote(value)}" for name, value in said.items() if value)
     return (
         f"{{address: {quote(node.address)}, port: {node.port}, bus_port: {node.bus_port}{more}, shard: {node.shard}, "
         f"role: {node.role.value}}}"
@@ -108,9 +109,9 @@ def _tls(found: Adopted) -> Iterator[str]:
 def _common(settings: Settings) -> tuple[dict[str, str], dict[str, Mapping[str, str]]]:
     """What all nodes have, and what they differ in: (value by name, values by node by name)."""
     names = sorted({name for values in settings.values() for name in values})
-    shown = [
-        n for n in names if n not in SECRET_DIRECTIVES and not any(fnmatch.fnmatchcase(n, p) for p in _OF_ONE_NODE)
-    ]
+    own = {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_ONE_NODE)}
+    old = {name for name in names if _newer_name(name) != name and _newer_name(name) in names}
+    shown = [name for name in names if name not in SECRET_DIRECTIVES | own | old]
     common: dict[str, str] = {}
     differing: dict[str, Mapping[str, str]] = {}
     for name in shown:
@@ -120,6 +121,11 @@ def _common(settings: Settings) -> tuple[dict[str, str], dict[str, Mapping[str, 
         else:
             differing[name] = by_node
     return common, differing
+
+
+def _newer_name(name: str) -> str:
+    """CONFIG GET lists some directives under their older name too."""
+    return name.replace("slave", "replica").replace("ziplist", "listpack")
 
 
 def _known(common: Mapping[str, str]) -> tuple[list[str], frozenset[str]]:

@@ -31,6 +31,7 @@ from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.declare import declare_options
+from redisforge.runbooks.external import service_units
 from redisforge.runbooks.holding import Held, holding
 from redisforge.runbooks.moving import MoveLimits, SlotMover
 from redisforge.runbooks.observe import Observer
@@ -55,6 +56,8 @@ def _nothing(_: Topology) -> Mapping[tuple[str, ...], str]:
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """A change: its name, what it is asked to do (for the journal), and how the facts become its planner.
 
+    `restarts`: all that it needs of Units is to stop and start them, which works with nodes that somebody else runs,
+    too, where it is known what runs them.
     `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
     `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
     left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on. `settings`:
@@ -66,6 +69,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     planner: Callable[[Topology, Facts, Wishes], Planner]
     needs_units: bool = False
+    restarts: bool = False
     target: Callable[[Topology, Facts], Topology] = _same
     result: Callable[[Topology, Facts], Topology] = _same
     declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
@@ -144,7 +148,9 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         facts = await observer.look(fresh_units=True, always_probe=True)
         units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units
-        if verb.needs_units:
+        if verb.restarts and topology.access:
+            units = service_units(topology)
+        if verb.needs_units and not topology.access:
             await check_other_hosts(topology, cluster.sites, facts, units)
         wishes = _wishes(units)
         planner = verb.planner(topology, facts, wishes)

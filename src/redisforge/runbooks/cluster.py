@@ -183,7 +183,7 @@ def existing_layout(home: Path, name: str | None) -> ClusterLayout:
 def make_cluster(topology: Topology, layout: ClusterLayout, credentials: Credentials) -> Cluster:
     """A Cluster with a way to each of its hosts. Nothing is connected yet."""
     if topology.access:
-        return Cluster(topology, layout, credentials, {}, NoRuntime())
+        return _of_others(topology, layout, credentials)
     return _on_sites(topology, layout, credentials, make_sites(topology, layout))
 
 
@@ -192,6 +192,8 @@ def with_topology(cluster: Cluster, topology: Topology) -> Cluster:
 
     Units that `topology` does not have any more are found where they stand when the runtime observes.
     """
+    if topology.access:
+        return _of_others(topology, cluster.layout, cluster.credentials)
     return _on_sites(
         topology, cluster.layout, cluster.credentials, make_sites(topology, cluster.layout) | dict(cluster.sites)
     )
@@ -205,6 +207,21 @@ def _on_sites(
         return Cluster(topology, layout, credentials, sites, distinct[0].runtime)
     places = {unit.name: sites[unit.host] for unit in (*topology.own_nodes, *topology.envoys)}
     return Cluster(topology, layout, credentials, sites, HostsRuntime(distinct, places))
+
+
+def _of_others(topology: Topology, layout: ClusterLayout, credentials: Credentials) -> Cluster:
+    """A cluster that somebody else runs; where it is known what runs a node, that can be told to stop and start it."""
+    from redisforge.fleet.services import Service, ServiceRuntime, read_service
+
+    if not any(node.service for node in topology.nodes):
+        return Cluster(topology, layout, credentials, {}, NoRuntime())
+    sites = make_sites(topology, layout)
+    services = {
+        node.name: Service(*read_service(node.service), sites[node.host].transport)
+        for node in topology.nodes
+        if node.service
+    }
+    return Cluster(topology, layout, credentials, {}, ServiceRuntime(services))  # nothing of ours lies on these hosts
 
 
 def make_sites(topology: Topology, layout: ClusterLayout) -> dict[str, Site]:

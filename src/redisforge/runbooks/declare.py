@@ -84,6 +84,7 @@ def external_nodes(topology: Topology) -> tuple[AdoptedNode, ...]:
                 address=node.address, port=node.port, bus_port=node.bus_port, shard=node.shard + 1,
                 role=node.intended_role, host="" if node.host == node.address else node.host,
                 zone="" if node.zone == (host.zone if host else node.host) else node.zone,
+                service=node.service,
             )
         )  # fmt: skip
     return tuple(listed)

@@ -22,6 +22,7 @@ from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
 from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
+from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.starting import Wishes
@@ -102,3 +103,15 @@ def refuse_without_units(topology: Topology, verb: str, instead: str) -> None:
             why="somebody else runs this cluster (external.nodes)",
             next_step=instead,
         )
+
+
+def service_units(topology: Topology) -> dict[str, Unit]:
+    """The nodes of which it is known what runs them, as Units that can be stopped and started and no more."""
+    return {
+        node.name: Unit(
+            name=node.name, kind="redis", host=node.host, folder="", argv=(), files=(),
+            ports=((node.address, node.port),),
+        )
+        for node in topology.nodes
+        if node.service
+    }  # fmt: skip

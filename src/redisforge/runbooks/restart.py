@@ -20,22 +20,32 @@ def restart_verb(names: tuple[str, ...], *, force: bool = False) -> Verb:
     since_s = time.time()
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
-        refuse_without_units(
-            topology, "restart", "restart its nodes by what runs them, masters after `redisforge failover`"
-        )
-        chosen = [named_node(topology, facts, name) for name in names] or [n for n in topology.nodes if n.managed]
+        chosen = [named_node(topology, facts, name) for name in names] or _ours(topology)
+        if not chosen:
+            refuse_without_units(topology, "restart", _NAME_SERVICES)
         _refuse_unmanaged(chosen)
         wanted = Restart(names=frozenset(node.name for node in chosen), since_s=since_s, force=force)
         return lambda seen: restart_phase(topology, seen, wanted)
 
-    return Verb(name="restart", what=", ".join(names) or "all nodes", planner=planner, needs_units=True)
+    return Verb(name="restart", what=", ".join(names) or "all nodes", planner=planner, needs_units=True, restarts=True)
+
+
+_NAME_SERVICES = (
+    "name what runs each node in external.nodes (service: systemd:UNIT or docker:CONTAINER) and run `redisforge up`; "
+    "or restart its nodes by what runs them, masters after `redisforge failover`"
+)
+
+
+def _ours(topology: Topology) -> list[RedisNode]:
+    """The nodes that RedisForge runs, or, where it runs none, those of which it knows what runs them."""
+    return [node for node in topology.nodes if node.managed or (topology.access and node.service)]
 
 
 def _refuse_unmanaged(nodes: list[RedisNode]) -> None:
-    others = [f"{node.name} ({node.address}:{node.port})" for node in nodes if not node.managed]
+    others = [f"{node.name} ({node.address}:{node.port})" for node in nodes if not (node.managed or node.service)]
     if others:
         raise UsageError(
             f"{', '.join(others)} is not run by RedisForge",
-            why="it was added with `redisforge scale add`",
+            why="somebody else does, and it is not known what restarts it",
             next_step="restart it by what runs it, after `redisforge failover` if it is a master",
         )

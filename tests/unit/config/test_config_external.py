@@ -53,8 +53,10 @@ def test_what_is_written_back_is_read_as_the_same(tmp_path: Path) -> None:
     from redisforge.render.adopted_yaml import node_text
 
     text = PLAIN.replace("10.0.0.3, port: 7000,", "10.0.0.3, port: 7000, zone: c,")
+    text = text.replace("10.0.0.1, port: 7000,", "10.0.0.1, port: 7000, service: 'docker:redis-1',")
     hosts = "hosts:\n  - {name: one, address: 10.0.0.1, zone: a}\n"
     topology = loaded(tmp_path, hosts + text).topology
+    assert topology.nodes[0].service == "docker:redis-1"
     lines = [node_text(node) for node in external_nodes(topology)]
     changed = set_items(hosts + text, ("external", "nodes"), lines)
     assert changed is not None
@@ -81,6 +83,12 @@ def test_the_operator_password_may_be_weak_there(tmp_path: Path) -> None:
         (PLAIN + "tls: {cert_file: a.crt}\n", "is tls.cert_file and tls.key_file"),
         (PLAIN.replace("role: master}", "role: primary}", 1), "external.nodes[0].role"),
         (PLAIN.replace("shard: 1", "shrad: 1"), "shrad"),
+        (
+            PLAIN.replace("shard: 1", "service: systemd:redis, shard: 1"),
+            "systemd:redis runs on a host that is not among",
+        ),
+        (PLAIN.replace("shard: 1", 'service: "rc:redis", shard: 1'), "must be systemd:UNIT or docker:CONTAINER"),
+        (PLAIN.replace("shard: 1", 'service: "docker:a;b", shard: 1'), "must be systemd:UNIT or docker:CONTAINER"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:

@@ -96,6 +96,13 @@ def test_no_secret_and_nothing_of_one_process_stands_there() -> None:
     assert "/var/lib/a" not in text
 
 
+def test_a_directive_of_two_names_is_said_once() -> None:
+    both = settings(slave_lazy_flush="yes", replica_lazy_flush="yes")
+    text = adopted_yaml(found(settings=both, defaults={"slave-lazy-flush": "no", "replica-lazy-flush": "no"}))
+    assert "replica-lazy-flush yes" in text
+    assert "slave" not in text
+
+
 def test_a_hostile_value_stays_a_comment() -> None:
     given = settings(hz="1\nname: other")
     text = adopted_yaml(found(settings=given, defaults={"hz": "10"}))
