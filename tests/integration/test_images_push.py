@@ -47,7 +47,7 @@ class Operator:
         home = folder / "home"
         home.mkdir()
         (home / "known_hosts").write_text(bed.known_hosts_path.read_text())
-        (folder / "redisforge.yaml").write_text(yaml.safe_dump({"hosts": bed.declared()}))
+        (folder / "redisforge.yaml").write_text(yaml.safe_dump({"hosts": bed.declared(runtime="docker")}))
         self._environment = {**os.environ, "REDISFORGE_HOME": str(home)}
 
     def run(self, *words: str) -> Said:
