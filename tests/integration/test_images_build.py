@@ -11,6 +11,7 @@ from cluster_tool import Result, environment, run_command, until
 
 import docker_bed
 from docker_bed import TEST_LABEL, DockerBed
+from image_craft import Crafted, write_archive
 from redisforge.model.images import LABEL, engine_image
 
 pytestmark = pytest.mark.integration
@@ -143,10 +144,15 @@ def test_a_base_that_is_not_here_is_named(docker: DockerBed, tmp_path: Path) -> 
 
 def test_a_build_that_fails_leaves_no_container(docker: DockerBed, tmp_path: Path) -> None:
     before = docker.docker("ps", "--all", "--quiet")
-    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    docker.docker("build", "--tag", "redisforge-test/empty:1", str(tmp_path), check=False)
-    done = build(tmp_path, "envoy", "--base", "redisforge-test/empty:1")
+    bare = Crafted("redisforge-test/bare:1", [b"no shell"])
+    write_archive(tmp_path / "bare.tar", [bare])
+    docker.docker("load", "--input", str(tmp_path / "bare.tar"))
+    try:
+        done = build(tmp_path, "envoy", "--base", bare.name)
+    finally:
+        docker.docker("rmi", "--force", bare.name)
     assert done.status == 7, str(done)
+    assert "cannot be built" in done.stderr
     assert docker.docker("ps", "--all", "--quiet") == before
 
 
