@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 from hypothesis import settings
@@ -17,9 +19,14 @@ settings.load_profile("untimed")
 HOST_COUNT = 6
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="session")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts.Bed]:
     """Six hosts in three zones, each with sshd and an engine of Docker. A test that breaks one mends it."""
+    signal.signal(signal.SIGTERM, _interrupt)  # else they would be left
     try:
         with hosts.running(tmp_path_factory.mktemp("bed"), host_count=HOST_COUNT) as made:
             yield made

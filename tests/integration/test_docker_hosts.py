@@ -6,13 +6,14 @@ stand here; each leaves the cluster healthy.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from cluster_tool import until
 from docker_fleet import DockerFleet, pushed_images
 
-from testbed.hosts import Bed
+from testbed.hosts import DATA_FOLDER, Bed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -105,12 +106,8 @@ def test_a_process_that_dies_in_its_container_is_replaced_and_comes_back(
     master, replica = fleet.cluster.pair()
     host = fleet.host_of(master)
     before = fleet.containers(host)
-    port = fleet.cluster.declared(master)["port"]
-    pid = next(
-        pid for line in host.run("ps", "-eo", "pid,args").splitlines()
-        if f":{port} [cluster]" in line for pid in [line.split()[0]]
-    )  # fmt: skip
-    host.run("kill", "-9", pid)
+    state = json.loads(host.run("cat", f"{DATA_FOLDER}/clusters/main/units/{master}/state.json"))
+    host.run("docker", "exec", before[master], "sh", "-c", f"kill -9 {state['pid']}")
     until(lambda: replica in fleet.cluster.masters(), f"{replica} has taken over", HEAL_S)
     assert_whole(fleet, keys)
     assert fleet.containers(host) == before, "the keeper starts the process again, in the same container"

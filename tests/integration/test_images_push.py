@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from image_craft import Crafted, write_archive
-from testbed.hosts import Bed, BedHost
+from testbed.hosts import Bed, BedHost, until
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +48,7 @@ class Operator:
         home = folder / "home"
         home.mkdir()
         (home / "known_hosts").write_text(bed.known_hosts_path.read_text())
-        (folder / "redisforge.yaml").write_text(yaml.safe_dump({"hosts": bed.declared()}))
+        (folder / "redisforge.yaml").write_text(yaml.safe_dump({"hosts": bed.declared(runtime="docker")}))
         self._environment = {**os.environ, "REDISFORGE_HOME": str(home)}
 
     def run(self, *words: str) -> Said:
@@ -57,6 +58,12 @@ class Operator:
             argv, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=200, check=False
         )
         return Said(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """The same, not waited for."""
+        argv = [sys.executable, "-m", "redisforge", "images", *words]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, cwd=self.folder, env=self._environment, stdout=pipe, stderr=pipe, text=True)
 
     def push(self, image: Crafted, *hosts: BedHost) -> Said:
         """Push one image, to some hosts or all."""
@@ -174,6 +181,36 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_nothing(bed: Bed, operator: Op
     assert "no space left on device" in said.results[host.name]["problem"]
     assert "make room" in said.results[host.name]["next_step"]
     assert left == ""
+    assert host.images() == []
+    assert operator.push(FIRST, host).status == 0
+
+
+SLOW_CLIENT = """#!/bin/sh
+case "$*" in
+  "image load"*) { head -c 4000000; touch /tmp/half; sleep 100; } | /usr/bin/docker "$@" ;;
+  *) exec /usr/bin/docker "$@" ;;
+esac
+"""
+
+
+def test_a_push_that_is_interrupted_in_the_middle_keeps_nothing(bed: Bed, operator: Operator) -> None:
+    host = bed.hosts[1]
+    host.run(
+        "sh",
+        "-c",
+        'rm -f /tmp/half; printf %s "$0" >/usr/local/bin/docker; chmod 755 /usr/local/bin/docker',
+        SLOW_CLIENT,
+    )
+    try:
+        pushing = operator.start("push", FIRST.name, "--host", host.name)
+        until(lambda: host.run("sh", "-c", "ls /tmp/half 2>/dev/null || true"), "half of it is there")
+        pushing.send_signal(signal.SIGINT)
+        _, said = pushing.communicate(timeout=60)
+    finally:
+        host.run("rm", "-f", "/usr/local/bin/docker")
+    assert pushing.returncode == 130, said
+    until(lambda: "image load" not in host.run("ps", "-eo", "args"), "nobody loads any more")
+    until(lambda: host.run("sh", "-c", "ls -A /var/lib/docker/tmp") == "", "what had arrived is gone")
     assert host.images() == []
     assert operator.push(FIRST, host).status == 0
 

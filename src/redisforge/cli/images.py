@@ -78,7 +78,7 @@ def build(
 
 
 def list_(host: HostOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List RedisForge's images here and on the hosts. A host that cannot be asked says why."""
+    """List RedisForge's images here and on the hosts that run containers. A host that cannot be asked says why."""
     from redisforge.cli.output import print_json
     from redisforge.runbooks.hosts import declared_fleet
     from redisforge.runbooks.images import list_images
@@ -98,7 +98,7 @@ def push(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring images from this machine's Docker to the hosts, over SSH: only what a host lacks.
+    """Bring images from this machine's Docker to the hosts that run containers, over SSH: only what a host lacks.
 
     A host that fails does not keep the others waiting; run again, it sends what is still missing. Exits with status 13
     if an image is not where it should be.
@@ -145,7 +145,11 @@ def push_text(report: PushReport) -> str:
     from redisforge.cli.output import table_text
 
     rows = [[result.host, result.name, _short(result.id), result.verdict, result.problem] for result in report.results]
-    text = table_text(("HOST", "IMAGE", "ID", "RESULT", "PROBLEM"), rows) if rows else "No host is reached over SSH."
+    text = (
+        table_text(("HOST", "IMAGE", "ID", "RESULT", "PROBLEM"), rows)
+        if rows
+        else "No declared host has a Docker of its own."
+    )
     return f"{text}\n{report.sent_bytes / 1e6:.0f} MB sent in {report.seconds:.1f} s"
 
 

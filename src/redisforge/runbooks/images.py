@@ -41,12 +41,17 @@ def list_images(fleet: Fleet) -> ImageList:
     """The images of RedisForge's here and on every host; one that cannot be asked says why."""
 
     async def look_at_all() -> tuple[HostImages, ...]:
-        transports = [LocalTransport(), *(fleet.transport_of(host.name) for host in fleet.hosts if host.ssh)]
-        looks = await over_hosts(look_at_docker, transports)
-        names = ["", *(host.name for host in fleet.hosts if host.ssh)]
+        hosts = docker_hosts(fleet)
+        looks = await over_hosts(look_at_docker, [LocalTransport(), *map(fleet.transport_of, hosts)])
+        names = ["", *hosts]
         return tuple(_listed(name, look) for name, look in zip(names, looks, strict=True))
 
     return ImageList(hosts=asyncio.run(look_at_all()))
+
+
+def docker_hosts(fleet: Fleet) -> list[str]:
+    """The hosts with an engine of their own that runs containers for the cluster."""
+    return [host.name for host in fleet.hosts if host.ssh is not None and host.runtime == "docker"]
 
 
 def _listed(host: str, look: DockerFacts | HostError) -> HostImages:
@@ -71,9 +76,13 @@ def wanted_images(here: DockerFacts, names: Sequence[str], topology: Topology) -
     if names:
         return tuple((name, _named(here, name)) for name in names)
     engine, envoy = topology.engine, topology.envoy
+    chosen = {engine.kind: topology.docker.redis_image, "envoy": topology.docker.envoy_image}
     rules = {engine.kind: engine_rule(engine)} | ({"envoy": envoy_rule(envoy.version)} if topology.envoys else {})
     found: list[tuple[str, ImageFacts]] = []
     for program, rule in rules.items():
+        if name := chosen[program]:
+            found.append((name, _named(here, name)))
+            continue
         versions = {
             name: parse_version(version)
             for image in here.images
@@ -99,7 +108,7 @@ class _Push:
     def __init__(self, fleet: Fleet, on_progress: Callable[[str], None]) -> None:
         self._fleet = fleet
         self._on_progress = on_progress
-        self._hosts = [host.name for host in fleet.hosts if host.ssh]
+        self._hosts = docker_hosts(fleet)
         self._sent_bytes = 0
         self._total_bytes = 0
         self._archive: ImageArchive | None = None
