@@ -121,12 +121,14 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(SOURCE), "REDISFORGE_HOME": str(home), "COLUMNS": "200", **more}
 
 
-def run_command(*arguments: str, folder: Path, variables: Mapping[str, str], answer: str = "") -> Result:
+def run_command(
+    *arguments: str, folder: Path, variables: Mapping[str, str], answer: str = "", limit_s: float = COMMAND_LIMIT_S
+) -> Result:
     """Run `redisforge ARGUMENTS` to its end; `answer` is its standard input."""
     ended = subprocess.run(
         (*COMMAND, *arguments),
         cwd=folder, env=dict(variables), input=answer, text=True, capture_output=True, check=False,
-        timeout=COMMAND_LIMIT_S,
+        timeout=limit_s,
     )  # fmt: skip
     return Result(ended.returncode, ended.stdout, ended.stderr, arguments)
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bed_cluster import bring_images
 from cluster_tool import Cluster, living
+
+from testbed.hosts import Bed
 
 MakeCluster = Callable[..., Cluster]
 
@@ -57,3 +60,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture(scope="session")
+def docker_hosts(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Bed:
+    """The hosts of the bed, with RedisForge's images in the Docker of each."""
+    bring_images(bed, tmp_path_factory.mktemp("images"))
+    return bed

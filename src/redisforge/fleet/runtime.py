@@ -272,7 +272,7 @@ def _unit_json(unit: Unit) -> UnitFile:
         "open_files": unit.open_files,
         "config_hash": unit.config_hash,
         "placed_hash": unit.placed_hash,
-        **({"container_hash": unit.container.hash} if unit.container else {}),
+        **({"container_hash": unit.container.hash, "image": unit.container.image} if unit.container else {}),
         "guard": unit.guard,
     }
     return UnitFile("unit.json", msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")

@@ -56,6 +56,11 @@ def envoy_image(version: str) -> str:
     return image_name("envoy", version)
 
 
+def own_version(image: str) -> str:
+    """The version that one of our images is named after; empty for an image of somebody else."""
+    return image.rpartition(":")[2] if image.startswith(f"{NAMESPACE}/") else ""
+
+
 def server_path(kind: EngineKind) -> str:
     """The server's program in an image."""
     return f"/usr/local/bin/{kind}-server"

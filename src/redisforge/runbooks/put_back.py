@@ -101,7 +101,9 @@ class PutBack:
 
     def _old_unit(self, name: str, master: NodeFacts | None) -> Unit:
         """The node's Unit with the program that it had, or, after a run that was cut off, that its master has."""
-        new_path = local_program(self._cluster, name, self._units[name].argv[0])
+        unit = self._units[name]
+        image = unit.container.image if unit.container else ""
+        new_path = local_program(self._cluster, name, unit.argv[0], image)
         candidates = [name, *([master.name] if master else []), *self._before]
         node = next(
             self._before[n] for n in candidates if n in self._before and self._before[n].server_path != new_path

@@ -1,0 +1,111 @@
+"""A cluster in containers on the hosts of the test bed, looked at past RedisForge: through each host's own Docker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cluster_tool import Cluster, environment, run_command
+
+from redisforge.render.container import UNIT_LABEL
+from testbed.hosts import DATA_FOLDER, Bed, BedHost
+
+NODE_TIMEOUT_MS = 5000
+"""As by default: six hosts on a machine of two cores are often late."""
+
+IMAGES_LIMIT_S = 280.0
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A container as its host's Docker shows it."""
+
+    host: str
+    unit: str
+    id: str
+    state: str
+    began: str
+
+
+def bring_images(bed: Bed, folder: Path) -> None:
+    """Build RedisForge's images here and bring them to every host, by its own commands: what is there is left alone."""
+    operator = BedCluster(bed, folder, "images")
+    operator.trust()
+    cluster = operator.cluster
+    for words in (("build", "--base", bed.docker.base_image()), ("push",)):
+        variables = environment(cluster.home)
+        result = run_command("images", *words, folder=cluster.folder, variables=variables, limit_s=IMAGES_LIMIT_S)
+        assert result.status == 0, str(result)
+    cluster.close()
+
+
+class BedCluster:
+    """Declared on all hosts of the bed, which nobody knows yet: `trust` first, then `cluster.up`."""
+
+    def __init__(self, bed: Bed, folder: Path, name: str = "main", **options: Any) -> None:
+        self.bed = bed
+        self.cluster = Cluster(
+            folder / "operator", name=name, home=folder / "home", hosts=bed.declared(runtime="docker"),
+            node_timeout_ms=NODE_TIMEOUT_MS, **options,
+        )  # fmt: skip
+
+    @property
+    def folder(self) -> str:
+        """What RedisForge has on each host."""
+        return f"{DATA_FOLDER}/clusters/{self.cluster.name}"
+
+    def trust(self) -> None:
+        """Make the hosts known, as an operator would: by the fingerprints that each tells on its console."""
+        prints = self.bed.on_all(lambda host: host.run("ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub"))
+        given = [word for line in prints for word in ("--fingerprint", line.split()[1])]
+        result = self.cluster.run("host", "trust", *given)
+        assert result.status == 0, str(result)
+
+    def host(self, name: str) -> BedHost:
+        """A host by its name."""
+        return next(host for host in self.bed.hosts if host.name == name)
+
+    def host_of(self, unit: str) -> BedHost:
+        """Where a node stands."""
+        return self.host(self.cluster.nodes()[unit]["host"])
+
+    def container(self, unit: str) -> str:
+        """The name of a Unit's container."""
+        return f"redisforge-{self.cluster.name}-{unit}"
+
+    def containers(self) -> dict[str, Seen]:
+        """Every container of the cluster on every host, by its name: two of one name are an error."""
+        found: dict[str, Seen] = {}
+        for seen in self.bed.on_all(self._containers_on):
+            assert not found.keys() & seen.keys(), f"twice: {found.keys() & seen.keys()}"
+            found |= seen
+        return found
+
+    def running(self) -> dict[str, Seen]:
+        """Those that run, by Unit."""
+        return {seen.unit: seen for seen in self.containers().values() if seen.state == "running"}
+
+    def left_on(self, host: BedHost) -> list[str]:
+        """Containers, and what lies in RedisForge's folder, on a host."""
+        names = host.run("docker", "ps", "--all", "--format", "{{.Names}}").split()
+        return names + host.run("find", DATA_FOLDER, "-mindepth", "2").split()
+
+    def close(self) -> None:
+        """Take it down; whatever is left then is removed, and is a failure."""
+        try:
+            self.cluster.close()
+        finally:
+            left = self.bed.on_all(self._remove_rest)
+        assert not any(left), f"left on the hosts: {left}"
+
+    def _containers_on(self, host: BedHost) -> dict[str, Seen]:
+        shape = f'{{{{.Name}}}} {{{{index .Config.Labels "{UNIT_LABEL}"}}}} {{{{.Id}}}} {{{{.State.Status}}}}'
+        script = 'docker ps --all --quiet --filter "name=^redisforge-" | xargs -r docker inspect --format "$1"'
+        lines = host.run("sh", "-c", script, "sh", f"{shape} {{{{.State.StartedAt}}}}").splitlines()
+        words = [line.split(" ") for line in lines]
+        return {name.lstrip("/"): Seen(host.name, *rest) for name, *rest in words}
+
+    def _remove_rest(self, host: BedHost) -> list[str]:
+        left = self.left_on(host)
+        host.run("sh", "-c", f"docker ps --all --quiet | xargs -r docker rm --force --volumes; rm -rf {DATA_FOLDER}/*")
+        return left
