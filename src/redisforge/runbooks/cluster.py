@@ -192,9 +192,10 @@ def with_topology(cluster: Cluster, topology: Topology) -> Cluster:
 
     Units that `topology` does not have any more are found where they stand when the runtime observes.
     """
-    return _on_sites(
-        topology, cluster.layout, cluster.credentials, make_sites(topology, cluster.layout) | dict(cluster.sites)
-    )
+    known = {site.name: site for site in cluster.sites.values()}  # this machine is one site, whatever its hosts
+    made = make_sites(topology, cluster.layout)
+    sites = {host: known.get(site.name, site) for host, site in made.items()} | dict(cluster.sites)
+    return _on_sites(topology, cluster.layout, cluster.credentials, sites)
 
 
 def _on_sites(
