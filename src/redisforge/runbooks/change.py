@@ -25,12 +25,13 @@ from redisforge.model.report import ChangeReport, ProbeReport
 from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
+from redisforge.plan.envoy_places import without_envoys
 from redisforge.plan.predict import Planner, predict
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge
-from redisforge.runbooks.declare import declare_options
+from redisforge.runbooks.declare import declare_options, undeclare_hosts
 from redisforge.runbooks.external import service_units
 from redisforge.runbooks.holding import Held, holding
 from redisforge.runbooks.moving import MoveLimits, SlotMover
@@ -60,9 +61,10 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     too, where it is known what runs them.
     `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
     `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
-    left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on. `settings`:
-    the directives that nodes are asked for. `notices`: what its planner has to say. `prepare`: what has to succeed
-    before the first phase; `recover`: what is done when a phase failed, it may raise a better error.
+    left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on;
+    `undeclares`: hosts that it is not to have any more. `settings`: the directives that nodes are asked for. `notices`:
+    what its planner has to say. `prepare`: what has to succeed before the first phase; `recover`: what is done when a
+    phase failed, it may raise a better error.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     target: Callable[[Topology, Facts], Topology] = _same
     result: Callable[[Topology, Facts], Topology] = _same
     declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
+    undeclares: tuple[str, ...] = ()
     limits: MoveLimits = MoveLimits()
     units: Mapping[str, Unit] = {}
     settings: tuple[str, ...] = ()
@@ -161,7 +164,8 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
             notices = declare_options(topology, verb.declares(topology))
         if verb.prepare:
             await verb.prepare(facts)
-        async with _Watch(cluster, allowance, journal, progress) as watch:
+        watched = _staying(cluster, facts, verb.result(topology, facts))
+        async with _Watch(watched, allowance, journal, progress) as watch:
 
             def safe_point() -> None:
                 held.check()
@@ -182,7 +186,8 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
         record_topology(left)
     await share_record(left)
     # A run that was killed may have recorded what it had not declared or placed yet: so these two are always done.
-    notices = tuple(dict.fromkeys((*notices, *declare_options(left.topology, verb.declares(left.topology)))))
+    declared = declare_options(left.topology, verb.declares(left.topology))
+    notices = tuple(dict.fromkeys((*notices, *declared, *undeclare_hosts(left.topology, verb.undeclares))))
     if verb.needs_units and verb.target is not _same:
         await _refresh(left, progress)
     return ChangeReport(
@@ -212,6 +217,16 @@ def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str,
 async def _refresh(cluster: Cluster, progress: Progress) -> None:
     """Every Unit's files name the nodes that there are now; nothing restarts for that."""
     await cluster.runtime.place(list(prepared_units(cluster, os.environ, progress).values()))
+
+
+def _staying(cluster: Cluster, facts: Facts, left: Topology) -> Cluster:
+    """The cluster with those Envoys alone that serve now and still do afterwards: a client of an Envoy that goes has to
+    connect to another one, whatever the verb does."""
+    serving = {name for name, envoy in facts.envoys.items() if not envoy.problem}
+    going = {envoy.name for envoy in cluster.topology.envoys} - (serving & {envoy.name for envoy in left.envoys})
+    if len(going) == len(cluster.topology.envoys):
+        return cluster
+    return msgspec.structs.replace(cluster, topology=without_envoys(cluster.topology, going))
 
 
 class _Watch:

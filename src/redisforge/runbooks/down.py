@@ -50,7 +50,7 @@ def down(cluster: Cluster, progress: Progress, *, purge: bool = False) -> Lowere
             raise
         journal.write_end(what=cluster.topology.name, seconds=time.monotonic() - began)
         if purge:
-            asyncio.run(_delete(cluster))
+            asyncio.run(remove_from_hosts(cluster))
             _purge(Path(layout.folder))
             progress(f"deleted {layout.folder}")
     return Lowered(stopped=stopped, purged=purge, seconds=time.monotonic() - began)
@@ -119,12 +119,6 @@ async def _stop_all(cluster: Cluster, journal: Journal, progress: Progress) -> t
             next_step="run `redisforge down` again; `redisforge logs` says what they do",
         )
     return tuple(stopped)
-
-
-async def _delete(cluster: Cluster) -> None:
-    """Everything that hosts have of the cluster: stopped containers are no part of its folder."""
-    await cluster.runtime.remove(sorted(await cluster.runtime.observe()))
-    await remove_from_hosts(cluster)
 
 
 def _purge(folder: Path) -> None:
