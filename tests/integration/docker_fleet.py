@@ -12,7 +12,7 @@ from cluster_tool import Cluster
 
 from testbed.hosts import DATA_FOLDER, Bed, BedHost
 
-PROGRAMS = ("redis", "envoy")
+NEWEST = "newest"
 
 
 class DockerFleet:
@@ -26,6 +26,8 @@ class DockerFleet:
         (home / "known_hosts").write_text(bed.known_hosts_path.read_text())
         declared = [host for host in bed.declared(runtime="docker") if host["name"] in self.hosts]
         self.cluster = Cluster(folder, home=home, hosts=declared, **options)
+        self.images: list[str] = []
+        """The names of those that were pushed."""
 
     def containers(self, host: BedHost) -> dict[str, str]:
         """Ids of the containers that run on a host, by the name of their Unit."""
@@ -63,7 +65,7 @@ class DockerFleet:
 
 
 @contextlib.contextmanager
-def pushed_images(bed: Bed, fleet: DockerFleet) -> Generator[list[str]]:
+def pushed_images(bed: Bed, fleet: DockerFleet, *redis_versions: str) -> Generator[None]:
     """Build the images here and bring them to the hosts. At the end this machine has the names that it had before."""
     form = "{{.Repository}}:{{.Tag}} {{.ID}}"
     shown = bed.docker.docker("image", "ls", "--no-trunc", "--format", form, "--filter", "reference=redisforge/*")
@@ -71,13 +73,14 @@ def pushed_images(bed: Bed, fleet: DockerFleet) -> Generator[list[str]]:
     base = bed.docker.base_image()
     built: list[str] = []
     try:
-        for program in PROGRAMS:
-            done = fleet.cluster.run("images", "build", program, "--base", base, "--json")
+        for words in (("envoy",), *(("redis", "--version", version) for version in redis_versions or (NEWEST,))):
+            done = fleet.cluster.run("images", "build", *words, "--base", base, "--json")
             assert done.status == 0, str(done)
             built += [image["name"] for image in done.json()["images"]]
-        done = fleet.cluster.run("images", "push", "--json")
+        done = fleet.cluster.run("images", "push", *built, "--json")
         assert done.status == 0, str(done)
-        yield built
+        fleet.images = built
+        yield
     finally:
         for name in built:
             if name in before:

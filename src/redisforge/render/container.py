@@ -72,6 +72,16 @@ def create_command(unit: Unit, container: Container, identity: ContainerIdentity
     )  # fmt: skip
 
 
+def once_command(image: str, folder: str, user: str, program: str) -> tuple[str, ...]:
+    """`docker run …` for a program of an image that ends by itself and works in `folder`; its arguments follow."""
+    return (
+        "docker", "run", "--rm", "--pull", "never", "--network", "none", "--user", user, "--read-only",
+        "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", _TMPFS,
+        *(("--tmpfs", _OPEN_HOME) if folder.startswith("/root/") else ()),
+        "--volume", f"{folder}:{folder}", "--entrypoint", program, image,
+    )  # fmt: skip
+
+
 def _limits(unit: Unit, container: Container) -> tuple[str, ...]:
     """Memory without swap on top: a node that swaps is slower than one that is started again."""
     words = ["--ulimit", f"nofile={unit.open_files}:{unit.open_files}"] if unit.open_files else []

@@ -133,7 +133,8 @@ async def _try_data(
         server_path=unit.argv[0],
         data_path=data_path,
         memory_bytes=node.used_memory_bytes,
-        python=sys.executable if cluster.is_here(node.name) else REMOTE_PYTHON,
+        python=sys.executable if cluster.is_here(node.name) and unit.container is None else REMOTE_PYTHON,
+        image=unit.container.image if unit.container else "",
     )
     found = await check_data(site.transport, trial)
     if found.skipped:
