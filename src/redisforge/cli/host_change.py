@@ -12,9 +12,14 @@ from redisforge.cli.options import (
     DryRunOption,
     JsonOption,
     ProbeOption,
+    YesOption,
     the_cluster,
 )
 
+LeaveForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Also where a host gets two copies of a shard, or half of the masters."),
+]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="A host by its name or address.")]
 
 
@@ -26,6 +31,9 @@ def register(host: typer.Typer) -> None:
     maintenance.command("enter")(enter)
     maintenance.command("exit")(exit_)
     host.add_typer(maintenance, name="maintenance")
+    host.command("drain")(drain)
+    host.command("remove")(remove)
+    host.command("replace")(replace)
 
 
 def enter(
@@ -64,3 +72,89 @@ def exit_(
     from redisforge.runbooks.host_change import exit_verb
 
     run(the_cluster(cluster), exit_verb(host), Allowance(), dry_run=dry_run, as_json=as_json)
+
+
+def drain(
+    host: HostArgument,
+    force: LeaveForceOption = False,
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Empty a host of nodes: its masters hand over, and its copies are made anew on other hosts.
+
+    Where they have no room, it says what is missing and nothing is begun. The host stays in maintenance, and its Envoy
+    goes on; `host remove` takes the host out altogether.
+    """
+    from redisforge.cli.change import confirm, run
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.host_change import drain_verb
+    from redisforge.runbooks.host_room import ways_out
+
+    found = the_cluster(cluster)
+    verb = drain_verb(host, ways_out(found, force=force))
+    if not (yes or dry_run):
+        confirm(found, verb, f"Make the copies on {host} anew elsewhere and delete its nodes?", as_json=as_json)
+    run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
+
+
+def remove(
+    host: HostArgument,
+    force: LeaveForceOption = False,
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a host out of the cluster, and out of redisforge.yaml: `drain`, then its Envoys move, too.
+
+    The host may be lost: then its nodes are forgotten, and their copies are made anew on other hosts.
+    """
+    from redisforge.cli.change import confirm, run
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.host_change import remove_verb
+    from redisforge.runbooks.host_room import left_before, ways_out
+
+    found = the_cluster(cluster)
+    how = ways_out(found, force=force)
+    verb = remove_verb(host, how, removed_before=lambda: left_before(found, host, f"remove {host}"))
+    if not (yes or dry_run):
+        confirm(found, verb, f"Take {host} out of {found.topology.name} and delete all on it?", as_json=as_json)
+    run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
+
+
+def replace(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The host that leaves; it may be lost.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="A host that redisforge.yaml declares.")],
+    force: LeaveForceOption = False,
+    cluster: ClusterOption = None,
+    probe: ProbeOption = False,
+    abort_over: AbortOption = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let another host take the place of one that is lost, or is to go.
+
+    Declare NEW under hosts: in redisforge.yaml first. Its nodes join, copy the shards that OLD had a part in, masters
+    are spread evenly again, and OLD is forgotten and taken out of redisforge.yaml.
+    """
+    from redisforge.cli.change import confirm, run
+    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.host_change import replace_verb
+    from redisforge.runbooks.host_room import declared_hosts, left_before, ways_out
+
+    found = the_cluster(cluster)
+    verb = replace_verb(
+        old, new, ways_out(found, force=force, with_host=new),
+        declared=declared_hosts(found),
+        replaced_before=lambda: left_before(found, old, f"replace {old} {new}"),
+    )  # fmt: skip
+    if not (yes or dry_run):
+        confirm(found, verb, f"Let {new} take the place of {old}, and delete all on {old}?", as_json=as_json)
+    run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from redisforge.config.problems import OptionPath
 from redisforge.config.yaml_lines import Document, UnreadableYamlError, plain_value, read_yaml
@@ -68,6 +68,42 @@ def set_items(text: str, path: OptionPath, items: Sequence[str]) -> str | None:
         return result if read_yaml(result.encode()).data == wanted else None
     except UnreadableYamlError:
         return None
+
+
+def drop_host(text: str, name: str) -> str | None:
+    """The text without the host called `name` in `hosts`; as it is if there is none, None if that cannot be done
+    without touching anything else, or if no host would be left."""
+    try:
+        document = read_yaml(text.encode())
+    except UnreadableYamlError:
+        return None
+    wanted: Any = copy.deepcopy(document.data)
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("hosts"), list):  # pyright: ignore[reportUnknownMemberType]
+        return text
+    entries = cast("list[Any]", wanted["hosts"])
+    number = next((at for at, host in enumerate(entries) if isinstance(host, dict) and host.get("name") == name), None)  # pyright: ignore[reportUnknownMemberType]
+    if number is None:
+        return text
+    del entries[number]
+    if not entries:
+        return None
+    lines = text.splitlines(keepends=True)
+    first = document.lines["hosts", number] - 1
+    later = [line - 1 for path, line in document.lines.items() if line - 1 > first and path[:2] != ("hosts", number)]
+    after = _without_comments(lines, first, min(later, default=len(lines)))
+    result = "".join((*lines[:first], *lines[after:]))
+    try:
+        return result if read_yaml(result.encode()).data == wanted else None
+    except UnreadableYamlError:
+        return None
+
+
+def _without_comments(lines: list[str], first: int, after: int) -> int:
+    """Where an entry that begins in line `first` ends, at most at `after`: comments and empty lines behind it, which
+    stand before what follows, are not part of it."""
+    while after > first + 1 and (not (line := lines[after - 1].strip()) or line.startswith("#")):
+        after -= 1
+    return after
 
 
 def _read_back(value: str) -> object:

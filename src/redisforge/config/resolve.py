@@ -10,6 +10,7 @@ from redisforge.config.resolve_external import external_access, external_hosts, 
 from redisforge.config.values import is_loopback, size_bytes
 from redisforge.model.hosts import SshAccess
 from redisforge.model.topology import (
+    ENVOY_PORT_STEP,
     DockerSettings,
     Endpoint,
     EndpointKind,
@@ -32,8 +33,6 @@ from redisforge.plan.placement import place
 if TYPE_CHECKING:
     from redisforge.config.schema import Declaration, HostOptions
 
-ENVOY_PORT_STEP = 100
-"""How far apart the ports of Envoys on one address are: more than the endpoints (32 at most) of one."""
 DEFAULT_HOST_FOLDER = "/var/lib/redisforge"
 """Where RedisForge keeps what it has on a host reached over SSH."""
 ADMIN_ADDRESS = "127.0.0.1"

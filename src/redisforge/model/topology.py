@@ -13,6 +13,9 @@ import msgspec
 from redisforge.model.hosts import SshAccess
 from redisforge.model.secret import Secret
 
+ENVOY_PORT_STEP = 100
+"""How far apart the ports of Envoys on one address are: more than the endpoints (32 at most) of one."""
+
 EngineKind = Literal["redis", "valkey"]
 Protocol = Literal["RESP2", "RESP3"]
 

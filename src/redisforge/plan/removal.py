@@ -24,7 +24,7 @@ def refuse_removal(topology: Topology, facts: Facts, leaving: frozenset[str], *,
     if not leaving:
         return
     for name in sorted(leaving):
-        _refuse_lost_data(topology, facts, topology.node(name), leaving)
+        refuse_lost_data(topology, facts, topology.node(name), leaving)
     owners = [node for node in newest_owners(facts) if node.name not in leaving]
     if any(node.name in leaving for node in newest_owners(facts)):
         _refuse_few_masters(topology, owners_left=[topology.node(node.name) for node in owners], leaving=leaving)
@@ -41,11 +41,11 @@ def refuse_removal(topology: Topology, facts: Facts, leaving: frozenset[str], *,
             )
 
 
-def _refuse_lost_data(topology: Topology, facts: Facts, node: RedisNode, leaving: frozenset[str]) -> None:
+def refuse_lost_data(topology: Topology, facts: Facts, node: RedisNode, leaving: frozenset[str]) -> None:
     """A node that does not answer and still owns slots: what only it has would be given up."""
     if facts.nodes[node.name].reachable:
         return
-    slots = _expected_of(facts, node)
+    slots = expected_of(facts, node)
     if not slots:
         return
     ids = {p.id for n in facts.reachable_nodes() for p in n.peers if (p.address, p.port) == (node.address, node.port)}
@@ -62,7 +62,8 @@ def _refuse_lost_data(topology: Topology, facts: Facts, node: RedisNode, leaving
     )
 
 
-def _expected_of(facts: Facts, node: RedisNode) -> tuple[SlotRange, ...]:
+def expected_of(facts: Facts, node: RedisNode) -> tuple[SlotRange, ...]:
+    """The slots that the others still expect of the node at this address, and that no reachable master owns."""
     views = (p for other in facts.reachable_nodes() for p in other.peers)
     claimed = merge(r for p in views if (p.address, p.port) == (node.address, node.port) for r in p.slots)
     owned = merge(r for n in facts.reachable_nodes() if n.role is Role.MASTER for r in n.slots)

@@ -47,7 +47,16 @@ def _new_node(
     topology: Topology, nodes: Sequence[RedisNode], shard_nodes: Sequence[RedisNode], shard: int, role: Role
 ) -> RedisNode:
     open_hosts = [host for host in topology.hosts if host.name not in topology.maintenance]
-    host = _best_host(open_hosts or topology.hosts, nodes, shard_nodes, role)
+    host = best_host(open_hosts or topology.hosts, nodes, shard_nodes, role)
+    return node_at(topology, nodes, host, shard, role)
+
+
+def node_at(topology: Topology, nodes: Sequence[RedisNode], host: Host, shard: int, role: Role) -> RedisNode:
+    """A new node on a host, with the next number and a free port; `nodes` are all that there are.
+
+    Raises:
+        ConfigError: it would need a port above 65535.
+    """
     numbers = [int(match[1]) for node in nodes if (match := _NUMBERED.fullmatch(node.name))]
     port = _free_port(topology, nodes, host.address)
     return RedisNode(
@@ -62,7 +71,7 @@ def _new_node(
     )
 
 
-def _best_host(hosts: Sequence[Host], nodes: Sequence[RedisNode], shard: Sequence[RedisNode], role: Role) -> Host:
+def best_host(hosts: Sequence[Host], nodes: Sequence[RedisNode], shard: Sequence[RedisNode], role: Role) -> Host:
     """Apart from the shard by machine, then by zone; then where the fewest of its kind, and the fewest nodes, are."""
     per_address = Counter(node.address for node in nodes)
     alike_in_zone = Counter(node.zone for node in nodes if node.intended_role is role)

@@ -27,25 +27,23 @@ from redisforge.errors import RefusedError, UsageError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import count
 from redisforge.model.steps import (
-    Forget,
     Gate,
     MoveSlots,
     Phase,
-    RemoveUnit,
     Replicate,
-    Reset,
     Step,
 )
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.balance import Holder, InsufficientRoomError, Move, balance, drain
 from redisforge.plan.joining import forget_dead, introduce, tell_slots
+from redisforge.plan.parting import await_envoys, part
 from redisforge.plan.ready import left_unread, refuse_reads, takes_reads, whole_first
 from redisforge.plan.refusals import refuse_data_risks
 from redisforge.plan.renewing import renew
-from redisforge.plan.resize import id_of, idle_masters
+from redisforge.plan.resize import idle_masters
 from redisforge.plan.starting import Wishes, start_units
-from redisforge.plan.view import known_ids, neediest_master, newest_owners, shard_owner
+from redisforge.plan.view import neediest_master, newest_owners, shard_owner
 
 _MOVE_DEADLINE_S = 60.0
 """After the mover itself has seen the new owners everywhere."""
@@ -90,7 +88,7 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
         return phase
     if phase := _move(rest, seen, wanted):
         return gates.but_for(done, phase)
-    return _part(topology, facts, wanted, done) or _await_envoys(rest, seen, done) or left_unread(rest, seen)
+    return part(topology, facts, done) or await_envoys(rest, seen, done) or left_unread(rest, seen)
 
 
 def _owns(facts: Facts, name: str) -> bool:
@@ -168,15 +166,6 @@ def _master_for(
     return neediest_master(topology, facts, node, load)
 
 
-def _await_envoys(rest: Topology, seen: Facts, done: frozenset[str]) -> Phase | None:
-    """An Envoy that had asked a leaving node for the members, before that one forgot them, adds it again: until it asks
-    another one."""
-    if not done or not gates.stale_envoys(rest, seen):
-        return None
-    gate = Gate("endpoints_serve", 30.0, without=tuple(sorted(done)))
-    return Phase(title="wait until no Envoy sends to who has left", steps=(), gate=gate)
-
-
 def slot_moves(topology: Topology, facts: Facts, wanted: Scale) -> tuple[Move, ...]:
     """The moves that are left: first off the leaving masters, then to where the weights want them.
 
@@ -237,35 +226,3 @@ def _move(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
 
 def _why(move: Move, wanted: Scale) -> str:
     return f"{move.source} leaves" if move.source in wanted.leaving else f"{move.target} is below its share"
-
-
-def _part(topology: Topology, facts: Facts, wanted: Scale, done: frozenset[str]) -> Phase | None:
-    """What leaves owns nothing any more: forget it, stop it, delete it."""
-    ids = {name: id_of(facts, name) for name in sorted(done)}
-    living = [facts.nodes[name] for name in ids if facts.nodes[name].reachable]
-    reading = [n for n in living if n.role is Role.REPLICA and n.master_link_up and takes_reads(topology, facts, n)]
-    if reading:
-        return refuse_reads(reading[0].name, "it is about to leave")
-    without = tuple(ids)
-    forget = tuple(
-        Forget(node=node.name, node_id=node_id, why=f"{name} leaves")
-        for node in facts.reachable_nodes()
-        if node.name not in done
-        for name, node_id in ids.items()
-        if node_id and node_id in known_ids(node)
-    )
-    if forget:
-        gate = Gate("endpoints_serve", 30.0, without=without)
-        return Phase(title=f"forget {', '.join(ids)}", steps=forget, gate=gate)
-    managed = {node.name for node in topology.nodes if node.managed}
-    steps: list[Step] = [
-        Reset(node=node.name, why="so that it does not call on the others") for node in living if len(node.peers) > 1
-    ]
-    steps += [
-        RemoveUnit(unit=name, why="it has left")
-        for name in ids
-        if name in managed and (unit := facts.units.get(name)) and unit.state.value != "absent"
-    ]
-    if not steps:
-        return None
-    return Phase(title=f"stop {', '.join(ids)}", steps=tuple(steps), gate=Gate("settled", 60.0, without=without))

@@ -53,11 +53,11 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
 
 
 def has_worked(layout: ClusterLayout, verb: str, what: str) -> bool:
-    """Whether an earlier run of a verb with these words has carried out a step. Only for what is told to the operator:
-    the journal may be lost. Raises HostError."""
+    """Whether an earlier run of a verb with these words has carried out a step, or come to a good end. Only for what is
+    told to the operator: the journal may be lost. Raises HostError."""
     lines = audit(layout, Selection(verb=verb)).lines
     runs = {line.run for line in lines if line.event == "begin" and line.what == what}
-    return any(line.run in runs and line.event == "step" and line.result == "ok" for line in lines)
+    return any(line.run in runs and line.event in ("step", "end") and line.result == "ok" for line in lines)
 
 
 def parse_time(text: str, now: datetime) -> datetime:

@@ -30,7 +30,7 @@ from redisforge.plan.starting import Wishes
 from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
 from redisforge.runbooks.converge import converge
-from redisforge.runbooks.declare import declare_options
+from redisforge.runbooks.declare import declare_options, undeclare_hosts
 from redisforge.runbooks.external import service_units
 from redisforge.runbooks.holding import Held, holding
 from redisforge.runbooks.moving import MoveLimits, SlotMover
@@ -60,9 +60,10 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     too, where it is known what runs them.
     `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
     `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
-    left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on. `settings`:
-    the directives that nodes are asked for. `notices`: what its planner has to say. `prepare`: what has to succeed
-    before the first phase; `recover`: what is done when a phase failed, it may raise a better error.
+    left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on;
+    `undeclares`: hosts that it is not to have any more. `settings`: the directives that nodes are asked for. `notices`:
+    what its planner has to say. `prepare`: what has to succeed before the first phase; `recover`: what is done when a
+    phase failed, it may raise a better error.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     target: Callable[[Topology, Facts], Topology] = _same
     result: Callable[[Topology, Facts], Topology] = _same
     declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
+    undeclares: tuple[str, ...] = ()
     limits: MoveLimits = MoveLimits()
     units: Mapping[str, Unit] = {}
     settings: tuple[str, ...] = ()
@@ -182,7 +184,8 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
         record_topology(left)
     await share_record(left)
     # A run that was killed may have recorded what it had not declared or placed yet: so these two are always done.
-    notices = tuple(dict.fromkeys((*notices, *declare_options(left.topology, verb.declares(left.topology)))))
+    declared = declare_options(left.topology, verb.declares(left.topology))
+    notices = tuple(dict.fromkeys((*notices, *declared, *undeclare_hosts(left.topology, verb.undeclares))))
     if verb.needs_units and verb.target is not _same:
         await _refresh(left, progress)
     return ChangeReport(

@@ -194,9 +194,10 @@ def with_topology(cluster: Cluster, topology: Topology) -> Cluster:
     """
     if topology.access:
         return _of_others(topology, cluster.layout, cluster.credentials)
-    return _on_sites(
-        topology, cluster.layout, cluster.credentials, make_sites(topology, cluster.layout) | dict(cluster.sites)
-    )
+    known = {site.name: site for site in cluster.sites.values()}  # this machine is one site, whatever its hosts
+    made = make_sites(topology, cluster.layout)
+    sites = {host: known.get(site.name, site) for host, site in made.items()} | dict(cluster.sites)
+    return _on_sites(topology, cluster.layout, cluster.credentials, sites)
 
 
 def _on_sites(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -12,6 +12,7 @@ from redisforge.errors import HostError
 from redisforge.model.adopted import AdoptedNode
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Topology
+from redisforge.plan.envoy_places import keep_envoys
 from redisforge.plan.resize import keep_places
 from redisforge.render.adopted_yaml import node_text
 from redisforge.runbooks.cluster import read_topology
@@ -31,46 +32,76 @@ def as_recorded(declared: Topology, layout: ClusterLayout, overridden: frozenset
     if not declared.source and not recorded.source:
         replicas = declared.replicas if "REPLICAS_PER_MASTER" in overridden else recorded.replicas
         declared = replace(declared, shards=recorded.shards, replicas=replicas, engine=recorded.engine)
-    return keep_places(declared, recorded)
+    return keep_envoys(keep_places(declared, recorded), recorded)
 
 
 def declare_options(topology: Topology, options: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
     """Set options in the file that declares `topology`; returns sentences for the operator. Never raises for the file:
     what cannot be written is said. The built-in topology has no file: there the record of the cluster counts."""
     from redisforge.config.edit import set_items, set_option
+
+    if not (options or topology.access):
+        return ()
+    names = [f"{'.'.join(option)}: {value}" for option, value in options.items()]
+    by_hand = f"declare {', '.join(names)}"
+    if topology.access:
+        names.append("external.nodes")
+        by_hand = f"declare {', '.join(names)} as `redisforge status` shows them"
+
+    def changed(text: str) -> str | None:
+        result: str | None = text
+        for option, value in options.items():
+            result = result and set_option(result, option, value)
+        if topology.access and result:
+            items = [node_text(node) for node in external_nodes(topology)]
+            return set_items(result, ("external", "nodes"), items)
+        return result
+
+    return _edit(topology, changed, by_hand=by_hand, done=f"now declares {', '.join(names)}")
+
+
+def undeclare_hosts(topology: Topology, names: Sequence[str]) -> tuple[str, ...]:
+    """Take hosts out of the file that declares `topology`, as `declare_options` sets options."""
+    from redisforge.config.edit import drop_host
+
+    if not names:
+        return ()
+
+    def changed(text: str) -> str | None:
+        result: str | None = text
+        for name in names:
+            result = result and drop_host(result, name)
+        return result
+
+    wanted = ", ".join(names)
+    return _edit(
+        topology, changed, by_hand=f"take the host {wanted} out", done=f"does not declare the host {wanted} any more"
+    )
+
+
+def _edit(topology: Topology, changed: Callable[[str], str | None], *, by_hand: str, done: str) -> tuple[str, ...]:
     from redisforge.config.files import UnreadableFileError, read_bounded
     from redisforge.config.yaml_lines import MAX_BYTES
 
-    if not topology.source or not (options or topology.access):
+    if not topology.source:
         return ()
     path = Path(topology.source).resolve()  # a link stays a link
-    wanted = ", ".join(f"{'.'.join(option)}: {value}" for option, value in options.items())
-    by_hand = f"declare {wanted} in {path}: it could not be changed"
+    by_hand = f"{by_hand} in {path}: it could not be changed"
     try:
         content, mode = read_bounded(path, MAX_BYTES)
         text = content.decode()
     except (UnreadableFileError, UnicodeDecodeError) as error:
         return (f"{by_hand} ({error})",)
-    changed = text
-    for option, value in options.items():
-        result = set_option(changed, option, value)
-        if result is None:
-            return (by_hand,)
-        changed = result
-    if topology.access:
-        wanted = ", ".join(part for part in (wanted, "external.nodes") if part)
-        by_hand = f"declare {wanted} in {path} as `redisforge status` shows them: it could not be changed"
-        result = set_items(changed, ("external", "nodes"), [node_text(node) for node in external_nodes(topology)])
-        if result is None:
-            return (by_hand,)
-        changed = result
-    if changed == text:
+    result = changed(text)
+    if result is None:
+        return (by_hand,)
+    if result == text:
         return ()
     try:
-        write_file(path, changed.encode(), mode & _MODE)
+        write_file(path, result.encode(), mode & _MODE)
     except HostError as error:
         return (f"{by_hand} ({error.why})",)
-    return (f"{path} now declares {wanted}",)
+    return (f"{path} {done}",)
 
 
 def external_nodes(topology: Topology) -> tuple[AdoptedNode, ...]:

@@ -169,7 +169,8 @@ class ChangingWorld(World):
         nodes = {node.name: old.get(node.name) or silent(node) for node in topology.nodes}
         kept = {*nodes, *(envoy.name for envoy in topology.envoys)}
         units = {name: unit for name, unit in self.facts.units.items() if name in kept}
-        self.facts = replace(self.facts, nodes=nodes, units=units)
+        envoys = {name: envoy for name, envoy in self.facts.envoys.items() if name in kept}
+        self.facts = replace(self.facts, nodes=nodes, units=units, envoys=envoys)
 
     # --- what happens --------------------------------------------------------------------------------------
 
@@ -335,6 +336,9 @@ class ChangingWorld(World):
         assert not gates.settled(self.topology, self.facts), f"{step}: while the cluster is not in order"
 
     def _check_parting(self, name: str, step: Step, parting: set[str]) -> None:
+        if name not in self.facts.nodes:
+            self._check_parting_envoy(step, parting)
+            return
         node = self.facts.nodes[name]
         assert not (node.role is Role.MASTER and node.slots), f"{step}: it serves slots"
         assert not self._is_last_copy(name), f"{step}: it holds the last copy of a shard"
@@ -345,6 +349,11 @@ class ChangingWorld(World):
             still = any(peer.id == node.id for peer in other.peers)
             assert not still, f"{step}: {other.name} has not forgotten it, so that gossip could bring it back"
             assert other.master_id != node.id, f"{step}: {other.name} follows it"
+
+    def _check_parting_envoy(self, step: Step, parting: set[str]) -> None:
+        serving = {name for name, envoy in self.facts.envoys.items() if not envoy.problem} - parting
+        for endpoint in self.topology.endpoints:
+            assert serving & {door.envoy for door in endpoint.listeners}, f"{step}: nobody else serves {endpoint.name}"
 
     def _check_forget(self, step: Forget) -> None:
         gone = self.facts.node_by_id(step.node_id)

@@ -15,8 +15,8 @@ from redisforge.errors import NotFoundError, RefusedError
 from redisforge.model.facts import UnitState
 from redisforge.model.topology import Host, Topology
 from redisforge.plan.diagnose import diagnose
-from redisforge.plan.evacuate import nodes_on
 from redisforge.plan.resize import grow, keep_places
+from redisforge.plan.resting import nodes_on
 from redisforge.plan.view import newest_owners
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.failover import roles_verb

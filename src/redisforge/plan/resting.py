@@ -1,0 +1,72 @@
+"""A host in maintenance: its masters hand over to replicas in sync on other hosts, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from redisforge.errors import RefusedError
+from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.slots import describe
+from redisforge.model.steps import Phase
+from redisforge.model.topology import Topology
+from redisforge.plan import gates
+from redisforge.plan.handover import best_replica, hand_over
+from redisforge.plan.ready import whole_first
+from redisforge.plan.view import newest_owners, replicas_of
+
+
+def nodes_on(topology: Topology, hosts: Collection[str]) -> frozenset[str]:
+    """The names of the nodes that stand on these hosts; hosts that share an address are one machine."""
+    return frozenset(node.name for node in topology.nodes if node.address in _addresses(topology, hosts))
+
+
+def envoys_on(topology: Topology, hosts: Collection[str]) -> frozenset[str]:
+    """The names of the Envoys that stand on these hosts."""
+    return frozenset(envoy.name for envoy in topology.envoys if envoy.address in _addresses(topology, hosts))
+
+
+def _addresses(topology: Topology, hosts: Collection[str]) -> frozenset[str]:
+    return frozenset(host.address for host in topology.hosts if host.name in hosts)
+
+
+def masters_among(facts: Facts, names: frozenset[str]) -> tuple[NodeFacts, ...]:
+    """Those of the nodes called `names` that own slots now."""
+    return tuple(node for node in newest_owners(facts) if node.name in names)
+
+
+def stuck_masters(facts: Facts, names: frozenset[str]) -> tuple[NodeFacts, ...]:
+    """The masters among `names` that have no replica but among `names`."""
+    return tuple(
+        master
+        for master in masters_among(facts, names)
+        if all(replica.name in names for replica in replicas_of(facts, master.id))
+    )
+
+
+def rest_phase(topology: Topology, facts: Facts, hosts: frozenset[str], *, force: bool = False) -> Phase | None:
+    """The next phase on the way to `hosts` without masters; None when there is nothing left to do. What does not answer
+    there may be down already.
+
+    With `force` a master whose shard has no node elsewhere stays what it is.
+
+    Raises:
+        RefusedError: a shard has no replica elsewhere, or slots are not served.
+    """
+    names, envoys = nodes_on(topology, hosts), envoys_on(topology, hosts)
+    stuck = stuck_masters(facts, names)
+    if stuck and not force:
+        raise RefusedError(
+            f"{', '.join(master.name for master in stuck)} cannot hand over",
+            where=f"slots {describe(stuck[0].slots)}",
+            why="no replica on another host has their data; with the host these slots would be down",
+            next_step="add a replica first (`redisforge scale --replicas N`), or accept that with --force",
+        )
+    silent_nodes = frozenset(name for name in names if not facts.nodes[name].reachable)
+    silent_envoys = frozenset(name for name in envoys if facts.envoys[name].problem)
+    if phase := whole_first(topology, facts, silent_nodes, silent_envoys):
+        return phase
+    for master in masters_among(facts, names):
+        if heir := best_replica(topology, facts, master.id, names):
+            phase = hand_over(topology, facts, master, heir, f"the host of {master.name} is to have no masters")
+            return gates.but_for(silent_nodes | silent_envoys, phase)
+    return None
