@@ -62,7 +62,7 @@ def evacuation_phase(topology: Topology, facts: Facts, wanted: Evacuation) -> Ph
     if not subtract(ALL_SLOTS, owned_slots(facts)):
         # Hand over before anything new starts, for the host may be ailing.
         outside = parting | _outside(rest, seen, wanted)
-        if phase := _hand_over(topology, facts, wanted, outside, gone):
+        if phase := _hand_over(topology, facts, wanted, outside, gone | _not_started(topology, facts)):
             return phase
     if phase := _start(rest, seen, wanted):
         return gates.but_for(out, phase)
@@ -125,14 +125,15 @@ def _is_lost_owner(topology: Topology, facts: Facts, name: str) -> bool:
 
 def _gone_envoys(topology: Topology, facts: Facts, wanted: Evacuation) -> frozenset[str]:
     """Envoys of the hosts that do not run any more, or do not answer."""
+    silent = {name for name, envoy in facts.envoys.items() if envoy.problem} | _not_started(topology, facts)
+    return envoys_on(topology, wanted.hosts) & silent
+
+
+def _not_started(topology: Topology, facts: Facts) -> frozenset[str]:
+    """Envoys that do not run, wherever they are."""
     running = (UnitState.RUNNING, UnitState.ORPHANED)
-    return frozenset(
-        name
-        for name in envoys_on(topology, wanted.hosts)
-        if (unit := facts.units.get(name)) is None
-        or unit.state not in running
-        or ((envoy := facts.envoys.get(name)) is not None and envoy.problem)
-    )
+    units = ((envoy.name, facts.units.get(envoy.name)) for envoy in topology.envoys)
+    return frozenset(name for name, unit in units if unit is None or unit.state not in running)
 
 
 def _parting(topology: Topology, facts: Facts, wanted: Evacuation) -> frozenset[str]:

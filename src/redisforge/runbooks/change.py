@@ -25,6 +25,7 @@ from redisforge.model.report import ChangeReport, ProbeReport
 from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
+from redisforge.plan.envoy_places import without_envoys
 from redisforge.plan.predict import Planner, predict
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
@@ -163,7 +164,8 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
             notices = declare_options(topology, verb.declares(topology))
         if verb.prepare:
             await verb.prepare(facts)
-        async with _Watch(cluster, allowance, journal, progress) as watch:
+        watched = _staying(cluster, facts, verb.result(topology, facts))
+        async with _Watch(watched, allowance, journal, progress) as watch:
 
             def safe_point() -> None:
                 held.check()
@@ -215,6 +217,16 @@ def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str,
 async def _refresh(cluster: Cluster, progress: Progress) -> None:
     """Every Unit's files name the nodes that there are now; nothing restarts for that."""
     await cluster.runtime.place(list(prepared_units(cluster, os.environ, progress).values()))
+
+
+def _staying(cluster: Cluster, facts: Facts, left: Topology) -> Cluster:
+    """The cluster with those Envoys alone that serve now and still do afterwards: a client of an Envoy that goes has to
+    connect to another one, whatever the verb does."""
+    serving = {name for name, envoy in facts.envoys.items() if not envoy.problem}
+    going = {envoy.name for envoy in cluster.topology.envoys} - (serving & {envoy.name for envoy in left.envoys})
+    if len(going) == len(cluster.topology.envoys):
+        return cluster
+    return msgspec.structs.replace(cluster, topology=without_envoys(cluster.topology, going))
 
 
 class _Watch:
