@@ -72,7 +72,7 @@ def test_a_held_unit_says_why_and_starts_by_itself_after_a_takeover(
     held = units.reach(UnitState.HELD)
     assert "still expects slots 0-5460 of it" in held.reason
     assert held.pid == 0
-    assert not held.has_cluster_config
+    assert (held.has_cluster_config, held.node_id) == (False, "")
     asked = len(peer.commands)
     until(lambda: len(peer.commands) >= asked + 4, "the keeper asks again")
     assert units.log().count("held: ") == 1
@@ -172,7 +172,7 @@ def test_a_node_with_its_data_is_restarted_without_asking(units: UnitHost, guard
     units.await_log("ready\n", count=2)
     facts = units.reach(UnitState.RUNNING)
     assert facts.restart_count == 1
-    assert facts.has_cluster_config
+    assert (facts.has_cluster_config, facts.node_id) == (True, MY_ID)
     assert peer.commands == []
 
 

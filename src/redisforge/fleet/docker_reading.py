@@ -93,13 +93,14 @@ def read_units(output: str) -> dict[str, UnitFacts]:
 
 def _facts(name: str, found: _Found | None, notes: Mapping[str, str]) -> UnitFacts:
     kept = msgspec.json.decode(notes.get("state", "{}"), type=_Kept)
-    own_lines, known_lines = (int(count) for count in notes.get("nodes", "0 0").split())
+    own_lines, known_lines, *ids = notes.get("nodes", "0 0").split()
     facts = UnitFacts(
         name=name,
         state=UnitState.STOPPED,
         placed_hash=msgspec.json.decode(notes.get("unit", "{}"), type=_Placed).placed_hash,
-        has_cluster_config=own_lines > 0,
-        was_member=kept.was_member or known_lines > 1,
+        has_cluster_config=int(own_lines) > 0,
+        node_id=ids[0] if ids else "",
+        was_member=kept.was_member or int(known_lines) > 1,
         elected_at_s=float(notes.get("elected", 0)),
         replaced_at_s=float(notes.get("last-election", 0)),
         last_exit=kept.last_exit,

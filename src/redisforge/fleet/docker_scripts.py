@@ -36,8 +36,9 @@ for unit in "$1"/units/*/; do
     [ ! -e "$unit/$file.json" ] || printf '%s\\t%s\\t%s\\n' "$file" "$name" "$(tr -d '\\n' <"$unit/$file.json")"
   done
   [ ! -e "$unit/shape" ] || printf 'shape\\t%s\\t%s\\n' "$name" "$(cat "$unit/shape")"
-  [ ! -e "$unit/data/nodes.conf" ] || printf 'nodes\\t%s\\t%s %s\\n' "$name" \
-    "$(grep -c myself "$unit/data/nodes.conf")" "$(grep -c : "$unit/data/nodes.conf")"
+  [ ! -e "$unit/data/nodes.conf" ] || printf 'nodes\\t%s\\t%s %s %s\\n' "$name" \
+    "$(grep -c myself "$unit/data/nodes.conf")" "$(grep -c : "$unit/data/nodes.conf")" \
+    "$(sed -n '/myself/s/ .*//p' "$unit/data/nodes.conf")"
   for file in elected last-election; do
     [ ! -e "$unit/$file" ] || printf '%s\\t%s\\t%s\\n' "$file" "$name" "$(stat -c %Y "$unit/$file")"
   done

@@ -486,6 +486,7 @@ def describe(folder: str) -> Document:
     told = read_json(Path(folder, "applied.json"))  # of a configuration that the process was told of while it ran
     if any(told.get(name) != state.get(name) for name in ("pid", "started_at")):
         told = {}
+    node_id = own_claim(guard["data_path"])[0] if guard else ""
     name = state.get("state", "stopped")
     if not keeper:
         name = "orphaned" if alive else "stopped"
@@ -503,7 +504,8 @@ def describe(folder: str) -> Document:
         "config_hash": {**state, **told}.get("config_hash", "") if alive else "",
         "applied_at_s": told.get("applied_at", 0.0),
         "placed_hash": unit.get("placed_hash", ""),
-        "has_cluster_config": bool(guard) and bool(own_claim(guard["data_path"])[0]),
+        "has_cluster_config": bool(node_id),
+        "node_id": node_id,
         "was_member": state.get("was_member", False),
         "elected_at_s": modified_at(folder, "elected"),
         "replaced_at_s": modified_at(folder, "last-election"),

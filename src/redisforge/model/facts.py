@@ -51,6 +51,8 @@ class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the files that lie there for it (Unit.placed_hash)."""
     has_cluster_config: bool = False
     """Its data folder holds a nodes.conf: it has been a member of a cluster."""
+    node_id: str = ""
+    """The id of the node, by the nodes.conf in its data folder; empty without one. It outlives a change of address."""
     was_member: bool = False
     """Its keeper has seen it know other nodes. Unlike the nodes.conf, this survives the loss of the data folder."""
 

@@ -5,6 +5,7 @@ point, and nothing when all is well. The order:
 
     1  members first   Units that have been part of a cluster are started before blank ones, so that a node that
                        lost its data can learn from them that it must wait (fleet/keeper.py, "The guard")
+       then nodes that run where their host is no more (plan/readdress.py)
     2  epochs, slots   only in a cluster that holds nothing yet: epochs while nodes are alone (Redis refuses later)
     3  MEET            until everybody knows everybody, and again until everybody knows everybody's slots
     4  promotion       of replicas whose master will not come back with its data
@@ -40,6 +41,7 @@ from redisforge.plan import gates
 from redisforge.plan.handover import best_replica, hand_over
 from redisforge.plan.joining import announce, forget_dead, introduce, tell_slots
 from redisforge.plan.placement import split_slots
+from redisforge.plan.readdress import readdress
 from redisforge.plan.refresh import refresh_phase
 from redisforge.plan.refusals import (
     lost_identities,
@@ -68,6 +70,8 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
     """
     refuse_other_size(topology, facts)  # before a Unit of a shard too many is started
     if wishes.config_hashes and (phase := start_units(topology, facts, wishes)):
+        return phase
+    if phase := readdress(topology, facts, wishes):
         return phase
     refuse_if_unsafe(topology, facts, wishes.accepted_losses)
     if phase := _give_lost_slots(topology, facts, wishes):

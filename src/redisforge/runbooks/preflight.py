@@ -85,21 +85,26 @@ def check_certificate_names(topology: Topology) -> None:
 
 
 def check_addresses(cluster: Cluster, facts: Facts) -> None:
-    """A running node keeps its address: the others know it by that. Raises RefusedError naming who moved."""
+    """Some running nodes stay where they are: the others find their way back by them (plan/readdress.py).
+
+    Raises RefusedError naming who moved, if all do: to restart them one by one would take the cluster apart.
+    """
     if not Path(cluster.layout.topology).exists():
         return
     recorded = {node.name: node for node in read_topology(cluster.layout).nodes}
+    running = [
+        node
+        for node in cluster.topology.own_nodes
+        if node.name in recorded and (unit := facts.units.get(node.name)) and unit.pid
+    ]
     moved = [
         f"{node.name}: {recorded[node.name].address}:{recorded[node.name].port} -> {node.address}:{node.port}"
-        for node in cluster.topology.own_nodes
-        if node.name in recorded
-        and (unit := facts.units.get(node.name))
-        and unit.pid
-        and _bind(recorded[node.name]) != _bind(node)
+        for node in running
+        if _bind(recorded[node.name]) != _bind(node)
     ]
-    if moved:
+    if moved and len(moved) == len(running):
         raise RefusedError(
-            "running nodes cannot change their address",
+            "running nodes cannot all change their address",
             where=cluster.topology.source or cluster.topology.name,
             why="\n".join(moved),
             next_step="stop the cluster with `redisforge down`, then run `redisforge up`: they find each other again",
