@@ -10,15 +10,18 @@ from ssh_server import SshServer
 
 
 class Fleet:
-    """Three hosts and a cluster on them; `folder_of` is what RedisForge has on a host."""
+    """Three hosts and a cluster on them; `folder_of` is what RedisForge has on a host.
 
-    def __init__(self, folder: Path) -> None:
+    `spare` are hosts more, which are ready and not declared: `entries` has what redisforge.yaml would say of each.
+    """
+
+    def __init__(self, folder: Path, *, spare: tuple[str, ...] = ()) -> None:
         self.folder = folder
-        self.servers = {name: SshServer(folder / f"sshd-{name}") for name in ("h1", "h2", "h3")}
+        self.servers = {name: SshServer(folder / f"sshd-{name}") for name in ("h1", "h2", "h3", *spare)}
         home = folder / "operator" / "home"
         home.mkdir(parents=True)
         known: list[str] = []
-        hosts: list[dict[str, object]] = []
+        self.entries: dict[str, dict[str, object]] = {}
         for number, (name, server) in enumerate(self.servers.items(), 1):
             server.trust()
             access = server.access()
@@ -27,8 +30,9 @@ class Fleet:
             if access.user:
                 way["ssh_user"] = access.user
             place = {"name": name, "address": f"127.0.0.{10 + number}", "zone": f"zone-{number}", "ssh": True}
-            hosts.append({**place, **way, "folder": str(self.folder_of(name))})
+            self.entries[name] = {**place, **way, "folder": str(self.folder_of(name))}
         (home / "known_hosts").write_text("".join(known))
+        hosts = [entry for name, entry in self.entries.items() if name not in spare]
         self.cluster = Cluster(folder / "operator", home=home, hosts=hosts)
 
     def folder_of(self, name: str) -> Path:

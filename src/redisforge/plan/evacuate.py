@@ -54,7 +54,7 @@ def evacuation_phase(topology: Topology, facts: Facts, wanted: Evacuation) -> Ph
     Raises:
         RefusedError: going on would lose data, or the cluster does not serve all slots.
     """
-    if phase := _await_heirs(topology, facts, wanted):
+    if phase := await_heirs(topology, facts, wanted):
         return phase
     gone, parting = _gone_envoys(topology, facts, wanted), _parting(topology, facts, wanted)
     out = parting | gone
@@ -101,9 +101,12 @@ def _afterwards(rest: Topology, seen: Facts, out: frozenset[str]) -> Phase | Non
     return None
 
 
-def _await_heirs(topology: Topology, facts: Facts, wanted: Evacuation) -> Phase | None:
-    """Redis lets a replica take over from a lost master by itself, after its node timeout. Raises RefusedError for a
-    master whose data nobody else has."""
+def await_heirs(topology: Topology, facts: Facts, wanted: Evacuation) -> Phase | None:
+    """Redis lets a replica take over from a lost master by itself, after its node timeout.
+
+    Raises:
+        RefusedError: nobody else has the data of a lost master, or too few masters are left to elect a replica.
+    """
     lost = [name for name in sorted(wanted.nodes) if _is_lost_owner(topology, facts, name)]
     for name in lost:
         node = topology.node(name)
@@ -114,6 +117,15 @@ def _await_heirs(topology: Topology, facts: Facts, wanted: Evacuation) -> Phase 
             refuse_lost_data(topology, facts, node, wanted.nodes)
     if not lost:
         return None
+    living = len(newest_owners(facts))
+    if living * 2 <= living + len(lost):
+        raise RefusedError(
+            f"no majority of masters is left: no replica can be elected for {', '.join(lost)}",
+            where=f"{living} of {living + len(lost)} masters answer",
+            why="a replica needs the votes of a majority of the masters",
+            next_step="; ".join(f"`redisforge failover {name} --takeover`" for name in lost)
+            + " lets replicas take over without votes (only if the others are really gone); then run this again",
+        )
     deadline_s = 10.0 + 4 * topology.redis.node_timeout_ms / 1000
     title = f"wait until replicas have taken over from {', '.join(lost)}"
     return Phase(title=title, steps=(), gate=Gate("promoted", deadline_s))

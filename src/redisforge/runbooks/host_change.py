@@ -15,7 +15,7 @@ from redisforge.errors import NotFoundError, UsageError
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.topology import Host, Topology
 from redisforge.plan.envoy_places import EnvoyPlaces, first_ports, with_envoys, without_envoys
-from redisforge.plan.evacuate import Evacuation, evacuation_phase
+from redisforge.plan.evacuate import Evacuation, await_heirs, evacuation_phase
 from redisforge.plan.predict import Planner
 from redisforge.plan.relocate import (
     Machine,
@@ -232,7 +232,8 @@ def _without_host(topology: Topology, facts: Facts, host: Host) -> Topology:
 
 def _refuse(topology: Topology, facts: Facts, wanted: Evacuation, how: Leaving, host: Host) -> None:
     """What would be lost, or has no room, is told before anything is recorded or started. Raises RefusedError."""
-    refuse_broken(topology, facts)
+    if not await_heirs(topology, facts, wanted):
+        refuse_broken(topology, facts)
     for name in sorted(wanted.nodes):
         seen = facts.nodes[name]
         if not seen.reachable and not any(r.name not in wanted.nodes for r in replicas_of(facts, id_of(facts, name))):

@@ -287,3 +287,20 @@ def test_a_lost_host_is_told_of_what_is_left_there() -> None:
     world.run(verb)
     assert any("cannot be reached" in notice and "envoy-1" in notice for notice in verb.notices)
     assert sum(count(owner.slots) for owner in newest_owners(world.facts)) == 16384
+
+
+def test_without_a_majority_nobody_can_be_elected() -> None:
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1, 1)))
+    masters = [owner.name for owner in newest_owners(world.facts)]
+    host = world.topology.node(masters[0]).host
+    for owner in newest_owners(world.facts):  # two masters on one host, and it is lost
+        here = nodes_on(world.topology, {host})
+        heirs = [replica.name for replica in replicas_of(world.facts, owner.id) if replica.name in here]
+        if owner.name not in here and heirs:
+            world.fail_over(heirs[0])
+    lost = [owner.name for owner in newest_owners(world.facts) if owner.name in nodes_on(world.topology, {host})]
+    assert len(lost) == 2
+    for name in (*nodes_on(world.topology, {host}), *envoys_on(world.topology, {host})):
+        world.kill(name)
+    error = refused(world, remove_verb(host, how(world.topology)), "no majority of masters is left")
+    assert all(f"redisforge failover {name} --takeover" in error.next_step for name in lost)

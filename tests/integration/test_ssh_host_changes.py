@@ -1,0 +1,105 @@
+"""Hosts come and go over SSH: one is lost with all on it, another takes its place, a third is drained under load."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from cluster_tool import kill, processes_of, until
+from ssh_fleet import Fleet
+from verbs import assert_declared, done, ids_of, loaded, raise_commented
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    made = Fleet(tmp_path_factory.mktemp("ssh-hosts"), spare=("h4",))
+    try:
+        raise_commented(made.cluster)
+        yield made
+    finally:
+        made.close()
+
+
+def by_host(fleet: Fleet) -> Counter[str]:
+    return Counter(node["host"] for node in fleet.cluster.nodes().values())
+
+
+def units_of(fleet: Fleet, host: str) -> set[str]:
+    """The Units that have a folder on a host."""
+    units = fleet.folder_of(host) / "clusters" / "main" / "units"
+    return {path.name for path in units.iterdir()} if units.is_dir() else set()
+
+
+def lose(fleet: Fleet, host: str) -> None:
+    """The machine is gone: sshd, keepers and nodes."""
+    fleet.servers[host].close()
+    folder = fleet.folder_of(host)
+
+    def is_silent() -> bool:
+        found = processes_of(folder)
+        kill(*(pid for pid, command in found.items() if "keeper.py" in command))
+        kill(*found)
+        return not found
+
+    until(lambda: is_silent() and is_silent(), f"the end of {host}")
+
+
+def test_maintenance_is_known_to_everybody_who_has_the_record(fleet: Fleet) -> None:
+    cluster = fleet.cluster
+    with loaded(cluster):
+        done(cluster, "host", "maintenance", "enter", "h2")
+    assert "h2" not in {node["host"] for node in cluster.masters().values()}
+    assert cluster.status()["cluster"]["maintenance"] == ["h2"]
+    record = fleet.folder_of("h3") / "clusters" / "main" / "topology.json"
+    if record.exists():
+        assert json.loads(record.read_text())["maintenance"] == ["h2"]
+    done(cluster, "host", "maintenance", "exit", "h2")
+    done(cluster, "rebalance", "--roles")
+    assert cluster.up() == []
+
+
+def test_a_lost_host_is_replaced_by_one_that_has_never_seen_the_cluster(fleet: Fleet) -> None:
+    cluster = fleet.cluster
+    keys, ids = cluster.write_keys(1000), ids_of(cluster)
+    cluster.await_copies()
+    lost = {name for name, node in cluster.nodes().items() if node["host"] == "h3"}
+    lose(fleet, "h3")
+    file = cluster.folder / "redisforge.yaml"
+    entry = yaml.safe_dump([fleet.entries["h4"]], sort_keys=False)
+    file.write_text(cluster.declaration().replace("hosts:\n", f"hosts:\n{entry}"))
+
+    report = done(cluster, "host", "replace", "h3", "h4", "--yes")
+
+    assert any("h3 cannot be reached" in notice for notice in report["notices"])
+    assert by_host(fleet) == {"h1": 2, "h2": 2, "h4": 2}
+    assert {name: node_id for name, node_id in ids_of(cluster).items() if name in ids} == {
+        name: node_id for name, node_id in ids.items() if name not in lost
+    }
+    assert units_of(fleet, "h4") == {name for name, node in cluster.nodes().items() if node["host"] == "h4"}
+    assert "h3" not in {host["name"] for host in yaml.safe_load(cluster.declaration())["hosts"]}
+    assert Counter(node["host"] for node in cluster.masters().values()) == {"h1": 1, "h2": 1, "h4": 1}
+    assert_declared(cluster, 3)
+    assert cluster.is_healthy()
+    assert cluster.read_keys(keys) == keys
+    assert cluster.up() == []
+
+
+def test_a_host_is_drained_under_load(fleet: Fleet) -> None:
+    cluster = fleet.cluster
+    refused = cluster.run("host", "drain", "h2", "--yes")
+    assert refused.status != 0
+    assert "half of the masters" in refused.stderr
+    with loaded(cluster):
+        report = done(cluster, "host", "drain", "h2", "--yes", "--force", "--probe")
+    assert (report["probe"]["errors"], report["probe"]["lost"]) == (0, 0)
+    assert by_host(fleet) == {"h1": 3, "h4": 3}
+    assert units_of(fleet, "h2") == set()
+    shards = {node["shard"] for node in cluster.nodes().values()}
+    for shard in shards:
+        assert {node["host"] for node in cluster.nodes().values() if node["shard"] == shard} == {"h1", "h4"}
+    assert cluster.up() == []
