@@ -12,6 +12,7 @@ from redisforge.config.messages import nearest_of
 from redisforge.config.problems import OptionPath
 from redisforge.config.resolve import hosts_of, is_remote, user_names
 from redisforge.config.values import is_loopback, version_numbers
+from redisforge.config.zone_notices import zone_notices
 from redisforge.plan.placement import sharing_is_forced
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def notable(declaration: Declaration) -> list[str]:
         if other is not host:
             notices.append(f"hosts {other.name} and {host.name} have one address and count as one machine")
     notices.extend(external_notices(declaration))
+    if not declaration.external.nodes:
+        notices.extend(zone_notices(hosts_of(declaration), declaration.shards, declaration.replicas))
     if declaration.persistence.mode == "none":
         notices.append("persistence.mode is none: a shard whose nodes all stop loses its data")
     return notices
