@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from redisforge.errors import NotFoundError, UsageError
+from redisforge.errors import NotFoundError, RefusedError, UsageError
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.topology import Host, Topology
 from redisforge.plan.envoy_places import EnvoyPlaces, first_ports, with_envoys, without_envoys
@@ -232,6 +232,15 @@ def _without_host(topology: Topology, facts: Facts, host: Host) -> Topology:
 
 def _refuse(topology: Topology, facts: Facts, wanted: Evacuation, how: Leaving, host: Host) -> None:
     """What would be lost, or has no room, is told before anything is recorded or started. Raises RefusedError."""
+    others = [name for name in sorted(wanted.nodes) if not topology.node(name).managed]
+    if others or topology.access:
+        raise RefusedError(
+            f"RedisForge does not run {', '.join(others) or 'the nodes of this cluster'}",
+            where=host.name,
+            why="it cannot start a node in their place on another host",
+            next_step="start one there and add it (`redisforge scale add HOST:PORT`), then take the old one out "
+            "(`redisforge scale remove NODE`); `redisforge host maintenance enter` works for these, too",
+        )
     if not await_heirs(topology, facts, wanted):
         refuse_broken(topology, facts)
     for name in sorted(wanted.nodes):

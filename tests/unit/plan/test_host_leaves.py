@@ -304,3 +304,12 @@ def test_without_a_majority_nobody_can_be_elected() -> None:
         world.kill(name)
     error = refused(world, remove_verb(host, how(world.topology)), "no majority of masters is left")
     assert all(f"redisforge failover {name} --takeover" in error.next_step for name in lost)
+
+
+def test_nodes_that_somebody_else_runs_are_not_made_anew() -> None:
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1, 1)))
+    here = nodes_on(world.topology, {"host-1-1"})
+    nodes = tuple(replace(node, managed=node.name not in here) for node in world.topology.nodes)
+    world.declare(replace(world.topology, nodes=nodes))
+    error = refused(world, drain_verb("host-1-1", how(world.topology)), "RedisForge does not run redis-")
+    assert "scale add" in error.next_step
