@@ -8,12 +8,8 @@ from datetime import datetime
 
 import msgspec
 
-from redisforge.model.facts import UnitFacts, UnitState
+from redisforge.model.facts import CHANGED_BY_HAND, UnitFacts, UnitState
 from redisforge.render.container import CONFIG_LABEL, CONTAINER_LABEL, KEEPER_LABEL
-
-CHANGED_BY_HAND = "changed"
-"""In place of a configuration's hash: the container is not as it was made, or as it would be made now."""
-
 
 _NOTED_LATE_S = 2.0
 """Docker notes the start of a container only after its process has begun; the keeper may have started its child."""

@@ -28,6 +28,10 @@ class UnitState(StrEnum):
     """Its host cannot be reached (see `reason`)."""
 
 
+CHANGED_BY_HAND = "changed"
+"""In place of a configuration's hash: the container is not as it was made, or as it would be made now."""
+
+
 class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A Unit's state on its host. Times in seconds since the epoch."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from redisforge.model.facts import Facts, UnitState
+from redisforge.model.facts import CHANGED_BY_HAND, Facts, UnitState
 from redisforge.model.report import Problem
 from redisforge.model.slots import count, describe, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
@@ -78,6 +78,11 @@ def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
             yield Problem(
                 severity="critical", where=name, what=f"its host cannot be reached: {unit.reason}",
                 next_step="bring the host back, or the way to it",
+            )  # fmt: skip
+        elif unit and unit.config_hash == CHANGED_BY_HAND:
+            yield Problem(
+                severity="warning", where=name, what="its container was changed by hand, or is not as declared now",
+                next_step="`redisforge up` makes it anew, one node at a time",
             )  # fmt: skip
         elif state in (UnitState.STOPPED, UnitState.ABSENT):
             yield Problem(severity="critical", where=name, what="does not run", next_step="`redisforge up` starts it")

@@ -7,7 +7,7 @@ from edits import Edit, all_of, blank, envoy_with, every_line_with, gone, line_w
 from msgspec.structs import replace
 from topologies import formed, hosts_in_zones, make_topology, nothing_runs
 
-from redisforge.model.facts import EndpointFacts, Facts, UnitState
+from redisforge.model.facts import CHANGED_BY_HAND, EndpointFacts, Facts, UnitState
 from redisforge.model.topology import Topology
 from redisforge.plan.diagnose import diagnose
 
@@ -56,6 +56,13 @@ CASES: tuple[tuple[str, Edit, str, str, str], ...] = (
         "warning",
         "redis-1",
         "nothing would restart it",
+    ),
+    (
+        "a container changed by hand",
+        unit_with("redis-1", config_hash=CHANGED_BY_HAND),
+        "warning",
+        "redis-1",
+        "its container was changed by hand",
     ),
     ("an Envoy is stopped", unit_with("envoy-1", state=UnitState.STOPPED), "critical", "envoy-1", "does not run"),
     ("silent", gone("redis-1", UnitState.RUNNING), "critical", "redis-1", "does not answer at"),
