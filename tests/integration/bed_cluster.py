@@ -103,9 +103,9 @@ class BedCluster:
         return did
 
     def left_on(self, host: BedHost) -> list[str]:
-        """Containers, and what lies in RedisForge's folder, on a host."""
+        """Containers, and folders of clusters, on a host. The lock's own folder outlives the cluster."""
         names = host.run("docker", "ps", "--all", "--format", "{{.Names}}").split()
-        return names + host.run("find", DATA_FOLDER, "-mindepth", "2").split()
+        return names + host.run("find", f"{DATA_FOLDER}/clusters", "-mindepth", "1", check=False).split()
 
     def close(self) -> None:
         """Take it down; whatever is left then is removed, and is a failure."""
