@@ -46,7 +46,7 @@ class BedCluster:
         self.bed = bed
         self.cluster = Cluster(
             folder / "operator", name=name, home=folder / "home", hosts=bed.declared(runtime="docker"),
-            node_timeout_ms=NODE_TIMEOUT_MS, **options,
+            **{"node_timeout_ms": NODE_TIMEOUT_MS, **options},
         )  # fmt: skip
 
     @property
@@ -73,22 +73,39 @@ class BedCluster:
         """The name of a Unit's container."""
         return f"redisforge-{self.cluster.name}-{unit}"
 
-    def containers(self) -> dict[str, Seen]:
-        """Every container of the cluster on every host, by its name: two of one name are an error."""
+    def containers(self, *, but: str = "") -> dict[str, Seen]:
+        """Every container of the cluster on every host but one, by its name: two of one name are an error."""
         found: dict[str, Seen] = {}
-        for seen in self.bed.on_all(self._containers_on):
+        for seen in self.bed.on_all(lambda host: {} if host.name == but else self._containers_on(host)):
             assert not found.keys() & seen.keys(), f"twice: {found.keys() & seen.keys()}"
             found |= seen
         return found
 
-    def running(self) -> dict[str, Seen]:
-        """Those that run, by Unit."""
-        return {seen.unit: seen for seen in self.containers().values() if seen.state == "running"}
+    def running(self, *, but: str = "") -> dict[str, Seen]:
+        """Those that run, by Unit; not those on the host `but`."""
+        return {seen.unit: seen for seen in self.containers(but=but).values() if seen.state == "running"}
+
+    def master_elsewhere(self) -> str:
+        """A master that does not stand beside the Envoy."""
+        beside = self.running()["envoy-1"].host
+        return next(name for name, node in self.cluster.masters().items() if node["host"] != beside)
+
+    def replica_elsewhere(self) -> str:
+        """A replica that does not stand beside the Envoy."""
+        beside = self.running()["envoy-1"].host
+        nodes = self.cluster.nodes().items()
+        return next(name for name, node in nodes if node["role"] == "replica" and node["host"] != beside)
+
+    def heal(self) -> list[str]:
+        """`up`, until all is well again; what it did."""
+        did = self.cluster.up()
+        self.cluster.await_health()
+        return did
 
     def left_on(self, host: BedHost) -> list[str]:
-        """Containers, and what lies in RedisForge's folder, on a host."""
+        """Containers, and folders of clusters, on a host. The lock's own folder outlives the cluster."""
         names = host.run("docker", "ps", "--all", "--format", "{{.Names}}").split()
-        return names + host.run("find", DATA_FOLDER, "-mindepth", "2").split()
+        return names + host.run("find", f"{DATA_FOLDER}/clusters", "-mindepth", "1", check=False).split()
 
     def close(self) -> None:
         """Take it down; whatever is left then is removed, and is a failure."""
