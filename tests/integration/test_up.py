@@ -239,6 +239,7 @@ def test_init_then_up_with_the_passwords_of_its_env_file(tmp_path: Path, make_cl
     assert cluster.status()["cluster"] == {
         "name": "made", "state": "ok", "slots_ok": SLOT_COUNT, "engine": "redis 8.6.3",
         "envoy": cluster.status()["cluster"]["envoy"],
+        "maintenance": [],
     }  # fmt: skip
     for password in given.values():
         assert password not in result.stdout + result.stderr
