@@ -89,7 +89,6 @@ def test_a_second_operator_is_told_who_operates(fleet: Fleet, second: Cluster) -
         assert verb.wait(VERB_LIMIT_S) == 0
 
 
-@pytest.mark.xfail(reason="open: the holder may be done before it is asked to stop")
 def test_a_holder_elsewhere_is_shown_and_asked_to_stop_through_the_hosts(fleet: Fleet, second: Cluster) -> None:
     assert not lock_of(second)["held"]
     with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
@@ -205,7 +204,6 @@ def test_a_second_operator_makes_no_secrets_of_its_own_and_operates_once_it_was_
     assert files_of(first)["ca.crt"] == before["ca.crt"]
 
 
-@pytest.mark.xfail(reason="ports are looked at before the record is: the refusal names the ports")
 def test_other_passwords_or_another_ca_are_refused_before_anything_is_touched(fleet: Fleet, tmp_path: Path) -> None:
     """A home that was made up from nothing: the record on the hosts is looked at before its secrets are used."""
     stranger = fleet.second_operator(tmp_path / "stranger")

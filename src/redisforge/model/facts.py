@@ -123,6 +123,9 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     not asked. A replica appears there once it has received something from its master."""
     settings: dict[str, str] | None = None
     """What CONFIG GET says of the directives that were asked for; None if none were."""
+    refuses_reads: bool | None = None
+    """Whether the users of the reader endpoints may not PING here, so that every Envoy takes the node out of them as
+    soon as it looks; None if it was not asked. Envoy's own view (EnvoyFacts.unhealthy) is behind by up to a second."""
     aof_ok: bool = True
     """False when the last AOF write or rewrite, or the last RDB save, failed."""
 

@@ -251,6 +251,12 @@ class Topology(msgspec.Struct, frozen=True):
         """The nodes that RedisForge runs."""
         return tuple(node for node in self.nodes if node.managed)
 
+    @property
+    def reading_users(self) -> tuple[str, ...]:
+        """The users of the endpoints that read from replicas: Envoy checks the health of nodes as these."""
+        commands = EndpointKind.COMMANDS
+        return tuple(sorted({e.user for e in self.endpoints if e.prefer_replicas and e.kind is commands}))
+
     def node(self, name: str) -> RedisNode:
         """The node called `name`. Raises StopIteration."""
         return next(node for node in self.nodes if node.name == name)

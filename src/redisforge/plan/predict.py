@@ -155,7 +155,8 @@ def _with_reads(facts: Facts, node: NodeFacts, *, allowed: bool) -> Facts:
         name: _replace(envoy, unhealthy=tuple({*envoy.unhealthy, host} - ({host} if allowed else set())))
         for name, envoy in facts.envoys.items()
     }
-    return _replace(facts, envoys=envoys)
+    facts = _replace(facts, envoys=envoys)
+    return facts if node.refuses_reads is None else _with_node(facts, _replace(node, refuses_reads=not allowed))
 
 
 def _forgotten(facts: Facts, node: NodeFacts, step: Forget) -> Facts:

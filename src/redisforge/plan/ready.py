@@ -77,12 +77,15 @@ def refuse_reads(node_name: str, why: str) -> Phase:
 
 
 def refuses_reads(facts: Facts, node: NodeFacts) -> bool:
-    """Whether Envoys send this node no reads, although it lives."""
+    """Whether Envoys send this node no reads, although it lives, or will not as soon as they look."""
     host = (node.address, node.port)
-    return any(host in envoy.hosts and host in envoy.unhealthy for envoy in facts.envoys.values())
+    seen = any(host in envoy.hosts and host in envoy.unhealthy for envoy in facts.envoys.values())
+    return seen or bool(node.refuses_reads)
 
 
 def takes_reads(topology: Topology, facts: Facts, node: NodeFacts) -> bool:
-    """Whether an Envoy sends reads to this node: then it is taken out of the reader endpoints before it stops."""
+    """Whether an Envoy sends reads to this node, or will as soon as it looks: then it is taken out of the reader
+    endpoints before it stops. A verb that was cut off may have let it serve reads again a moment ago."""
     reads = any(endpoint.prefer_replicas for endpoint in topology.endpoints)
-    return reads and bool(gates.unread(topology, facts, node.name))
+    soon = node.master_link_up and node.refuses_reads is False  # one out of sync serves nothing new
+    return reads and (soon or bool(gates.unread(topology, facts, node.name)))

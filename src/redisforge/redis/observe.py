@@ -20,12 +20,20 @@ _SLOTS_QUESTION = ("CLUSTER", "SLOTS")
 class NodeAsker:
     """Keeps one connection per node between observations; opens it again when it broke.
 
-    `with_listing` also asks what each node tells proxies (NodeFacts.listed), `settings` the values of these directives.
+    `with_listing` also asks what each node tells proxies (NodeFacts.listed), `settings` the values of these directives,
+    `reading_users` whether these may PING (NodeFacts.refuses_reads).
     """
 
     def __init__(
-        self, login: Login, *, timeout_s: float = 2.0, with_listing: bool = False, settings: Sequence[str] = ()
+        self,
+        login: Login,
+        *,
+        timeout_s: float = 2.0,
+        with_listing: bool = False,
+        settings: Sequence[str] = (),
+        reading_users: Sequence[str] = (),
     ) -> None:
+        self._pings = tuple(("ACL", "DRYRUN", user, "PING") for user in reading_users)
         self._login = login
         self._questions = (*_QUESTIONS, _SLOTS_QUESTION) if with_listing else _QUESTIONS
         self._settings = tuple(settings)
@@ -59,20 +67,23 @@ class NodeAsker:
         kept = address in self._open
         try:
             questions = (*self._questions, ("CONFIG", "GET", *self._settings)) if self._settings else self._questions
-            replies = await (await self.connection(address)).pipeline(questions)
+            replies = await (await self.connection(address)).pipeline((*questions, *self._pings))
         except RedisForgeError as error:
             self._drop(address)
             if kept:  # the node may have restarted since the last look: one fresh try
                 return await self.observe(name, address)
             why = error.why or error.what
             return NodeFacts(name=name, address=address[0], port=address[1], problem=why)
+        pings = [replies.pop() for _ in self._pings]
         failed = next((reply for reply in replies if isinstance(reply, hiredis.ReplyError)), None)
         if failed is not None:
             text = str(failed)
             loading = text.startswith("LOADING")  # alive, and reading its data from disk
             return NodeFacts(name=name, address=address[0], port=address[1], problem=text, loading=loading)
         settings = read_settings(replies.pop()) if self._settings else None
-        return msgspec.structs.replace(read_facts(name, address, replies), settings=settings)
+        return msgspec.structs.replace(
+            read_facts(name, address, replies), settings=settings, refuses_reads=read_refusal(pings)
+        )
 
     async def observe_all(self, nodes: Iterable[tuple[str, tuple[str, int]]]) -> dict[str, NodeFacts]:
         """The facts of all nodes, asked at the same time, by name and in the given order."""
@@ -126,6 +137,13 @@ def read_facts(name: str, address: tuple[str, int], replies: list[Reply]) -> Nod
         listed=read_listing(replies[4]) if len(replies) > len(_QUESTIONS) else None,
         aof_ok="err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
     )
+
+
+def read_refusal(pings: Sequence[Reply]) -> bool | None:
+    """The answers to ACL DRYRUN USER PING. A node that somebody else set up need not have these users: None."""
+    if not pings or any(isinstance(reply, hiredis.ReplyError) for reply in pings):
+        return None
+    return any(str(reply) != "OK" for reply in pings)
 
 
 def read_settings(reply: Reply) -> dict[str, str]:

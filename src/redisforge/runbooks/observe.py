@@ -38,7 +38,11 @@ class Observer:
         self._cluster = cluster
         self._timeout_s = timeout_s
         self.asker = NodeAsker(
-            login or cluster.operator_login(), timeout_s=timeout_s, with_listing=with_listing, settings=settings
+            login or cluster.operator_login(),
+            timeout_s=timeout_s,
+            with_listing=with_listing,
+            settings=settings,
+            reading_users=cluster.topology.reading_users if with_listing else (),
         )
         self._units: dict[str, UnitFacts] = {}
         self._units_at_s = float("-inf")

@@ -29,7 +29,7 @@ from redisforge.model.steps import (
     StartUnit,
     UnitStep,
 )
-from redisforge.model.topology import EndpointKind, Topology
+from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit, UnitFile
 from redisforge.redis import commands
 from redisforge.redis.observe import NodeAsker
@@ -95,7 +95,7 @@ class Worker:
         find it healthy only when it is in sync (AllowReads). A node accepts ACL SETUSER even while it loads."""
         topology = self._cluster.topology
         node = next((node for node in topology.nodes if node.name == name), None)
-        users = reading_users(topology) if node else ()
+        users = topology.reading_users if node else ()
         deadline = time.monotonic() + _ANSWER_LIMIT_S
         while node and users and time.monotonic() < deadline:
             try:
@@ -119,13 +119,8 @@ def node_commands(topology: Topology, step: NodeStep, facts: Facts) -> tuple[tup
     """The commands that a step sends to its node."""
     if isinstance(step, RefuseReads | AllowReads):
         allowed = isinstance(step, AllowReads)
-        return tuple(commands.reads(user, allowed=allowed) for user in reading_users(topology))
+        return tuple(commands.reads(user, allowed=allowed) for user in topology.reading_users)
     return (_COMMANDS[type(step)](topology, step, facts),)
-
-
-def reading_users(topology: Topology) -> tuple[str, ...]:
-    """The users of the endpoints that read from replicas: Envoy checks the health of nodes as these."""
-    return tuple(sorted({e.user for e in topology.endpoints if e.prefer_replicas and e.kind is EndpointKind.COMMANDS}))
 
 
 def _set_config_epoch(_: Topology, step: SetConfigEpoch, __: Facts) -> tuple[str, ...]:

@@ -265,7 +265,8 @@ class ChangingWorld(World):
                 envoy.name: replace(envoy, unhealthy=tuple(other for other in envoy.unhealthy if other != host))
                 for envoy in self.facts.envoys.values()
             }
-            self.facts = replace(self.facts, envoys=envoys)
+            nodes = {**self.facts.nodes, name: replace(node, refuses_reads=False)}
+            self.facts = replace(self.facts, nodes=nodes, envoys=envoys)
 
     def _pass(self, seconds: float) -> None:
         self.facts = replace(self.facts, observed_at_s=self.facts.observed_at_s + seconds)
@@ -383,6 +384,8 @@ def changing_world(topology: Topology) -> ChangingWorld:
     world = ChangingWorld(topology)
     world.converge()
     world.fill()
+    asked = {name: replace(node, refuses_reads=False) for name, node in world.facts.nodes.items()}
+    world.facts = replace(world.facts, nodes=asked)
     assert not subtract(ALL_SLOTS, world.surviving_slots())
     world.is_formed = True
     return world

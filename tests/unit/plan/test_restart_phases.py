@@ -9,13 +9,14 @@ from collections import Counter
 
 import pytest
 from changing import ChangingWorld, assert_in_order, changing_world, disturb, topologies, with_readers
+from edits import all_of, envoy_with, node_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import Phase as HypothesisPhase
 from hypothesis import strategies as st
 from topologies import make_topology
 
 from redisforge.errors import RefusedError
-from redisforge.model.steps import Promote, RefuseReads, RestartUnit, Step
+from redisforge.model.steps import AllowReads, Gate, Promote, RefuseReads, RestartUnit, Step
 from redisforge.model.topology import Topology
 from redisforge.plan.predict import Planner, predict
 from redisforge.plan.restart import Restart, restart_phase
@@ -118,6 +119,41 @@ def test_the_order_of_a_rolling_restart() -> None:
         "redis-1: take it out of the reader endpoints",
         "restart redis-1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "envoy_sees_it", "first"),
+    [
+        (False, False, RefuseReads),
+        (False, True, RefuseReads),  # a verb that was cut off gave reads back, and Envoy is about to notice
+        (True, False, RefuseReads),  # it is on its way out, and Envoy has not noticed
+        (True, True, RestartUnit),
+        (None, False, RefuseReads),
+        (None, True, RestartUnit),
+    ],
+)
+def test_a_replica_restarts_when_it_refuses_reads_and_envoy_knows(
+    refuses: bool | None, envoy_sees_it: bool, first: type[Step]
+) -> None:
+    world = changing_world(with_readers(make_topology()))
+    node = world.facts.nodes["redis-4"]
+    seen = ((node.address, node.port),) if envoy_sees_it else ()
+    edit = all_of(node_with(node.name, refuses_reads=refuses), envoy_with("envoy-1", unhealthy=seen))
+    wanted = Restart(names=frozenset({node.name}), since_s=world.facts.observed_at_s)
+    phase = restart_phase(world.topology, edit(world.topology, world.facts), wanted)
+    assert phase
+    assert isinstance(phase.steps[0], first)
+
+
+def test_a_master_hands_over_to_a_replica_only_after_that_is_read_again() -> None:
+    """Else both nodes of the shard are out of the reader endpoints when the old master restarts."""
+    world = changing_world(with_readers(make_topology()))
+    edit = node_with("redis-4", refuses_reads=True)  # it has just restarted, and Envoy has not noticed
+    wanted = Restart(names=frozenset({"redis-1"}), since_s=world.facts.observed_at_s)
+    phase = restart_phase(world.topology, edit(world.topology, world.facts), wanted)
+    assert phase
+    assert [type(step) for step in phase.steps] == [AllowReads]
+    assert phase.gate == Gate("read_again", 15.0, node="redis-4")
 
 
 @many
