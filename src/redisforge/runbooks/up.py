@@ -246,11 +246,11 @@ async def _converge(
     cluster = site.cluster
     async with Observer(cluster, with_listing=True) as observer:
         facts = await observer.look(fresh_units=True)
+        _refuse_others_units(site, facts)  # before their ports are taken for a stranger's
         check_addresses(cluster, facts)
         refuse_older(cluster.topology, facts, site.engine_version)
         check_ports(cluster.topology, cluster.layout, facts)
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)
-        _refuse_others_units(site, facts)
         await _tell_keepers(cluster, units, journal, progress)
         runner = Runner(cluster, observer, units, Account(journal, progress))
         try:
