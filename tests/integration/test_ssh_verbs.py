@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import Cluster
+from cluster_tool import Cluster, kill, processes_of, until
 from ssh_fleet import Fleet
 from verbs import assert_whole, done, even, ids_of, loaded, planned, raise_commented
 
 pytestmark = pytest.mark.integration
 
+UNREACHABLE_HOST = 7
 VERB_LIMIT_S = 240.0
 """For a verb that starts every node anew, each over SSH."""
 
@@ -160,3 +161,42 @@ def test_an_upgrade_tries_the_data_where_it_lies_and_goes_host_by_host(tmp_path:
         assert left == [], "the copy that was tried is gone"
     finally:
         fleet.close()
+
+
+def test_with_a_host_lost_the_others_are_looked_after_and_up_heals_when_it_is_back(fleet: Fleet) -> None:
+    """The host's sshd is gone and so are its processes: what can be done is done, and who is missing is named."""
+    cluster, lost = fleet.cluster, "h3"
+    keys = cluster.write_keys(300, "lost")
+    cluster.await_copies()
+    gone = sorted(name for name, node in cluster.nodes().items() if node["host"] == lost)
+    fleet.servers[lost].stop()
+    folder = str(fleet.folder_of(lost))
+    kill(*(pid for pid, line in processes_of(fleet.folder_of(lost)).items() if "keeper.py" in line))
+    kill(*processes_of(fleet.folder_of(lost)))
+    until(lambda: not processes_of(fleet.folder_of(lost)), f"nothing of {folder} runs")
+
+    until(
+        lambda: len(cluster.masters()) == 3 and not set(cluster.masters()) & set(gone), "the replicas have taken over"
+    )
+    refused = cluster.run("restart")
+    assert refused.status not in (0, 1), str(refused)
+    assert any(name in refused.stderr for name in (*gone, lost)), str(refused)
+    declared = (cluster.folder / "redisforge.yaml").read_text()
+    refused = cluster.run("scale", "--shards", "5")
+    assert refused.status == UNREACHABLE_HOST, str(refused)
+    assert lost in refused.stderr
+    assert (cluster.folder / "redisforge.yaml").read_text() == declared
+    other = next(path for path in (fleet.folder_of("h1") / "clusters" / "main" / "units").glob("redis-*"))
+    victim = int(json.loads((other / "state.json").read_text())["pid"])
+    kill(victim)
+    healed = cluster.run("up")
+    assert healed.status == UNREACHABLE_HOST, str(healed)
+    assert lost in healed.stderr
+    until(lambda: int(json.loads((other / "state.json").read_text())["pid"]) not in (0, victim), "h1 is looked after")
+
+    fleet.servers[lost].start()
+    cluster.up()
+    assert {node["state"] for node in cluster.nodes().values()} == {"ok"}
+    done(cluster, "rebalance", "--roles")  # two masters share a host since the failover, and status says so
+    assert cluster.is_healthy(), cluster.problems()
+    assert cluster.read_keys(keys) == keys

@@ -69,7 +69,13 @@ def start_units(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | Non
         wave = [*members, *(name for name in down if name not in redis_names)]
         return Phase(title="start nodes that have data", steps=_starts(wave, frozenset()), gate=gate)
     if unknown:
-        raise _unreachable(topology, facts, unknown)
+        raise _unreachable(
+            topology,
+            facts,
+            unknown,
+            "what has data on the other hosts runs; bring the host back, or the way to it, and run `redisforge up` "
+            "again",
+        )
     if not down:
         return _start_held(topology, facts, wishes)
     if facts.units and gates.nodes_answer(topology, facts):
@@ -151,7 +157,17 @@ def _is_unknown(facts: Facts, name: str) -> bool:
     return unit is not None and unit.state is UnitState.UNKNOWN
 
 
-def _unreachable(topology: Topology, facts: Facts, names: list[str]) -> HostError:
+def refuse_unreachable_newcomers(topology: Topology, facts: Facts) -> None:
+    """Nodes that nobody knows yet can be started only where their host is reached. Raises HostError."""
+    known = {(peer.address, peer.port) for node in facts.reachable_nodes() for peer in node.peers}
+    new = [node for node in topology.own_nodes if (node.address, node.port) not in known]
+    if lost := [node.name for node in new if _is_unknown(facts, node.name)]:
+        raise _unreachable(
+            topology, facts, lost, "nothing was changed; bring the host back, or the way to it, and run this again"
+        )
+
+
+def _unreachable(topology: Topology, facts: Facts, names: list[str], next_step: str) -> HostError:
     host_of = {unit.name: unit.host for unit in (*topology.nodes, *topology.envoys)}
     reasons = {host_of[name]: facts.units[name].reason for name in names}
     hosts = ", ".join(sorted(reasons))
@@ -159,8 +175,7 @@ def _unreachable(topology: Topology, facts: Facts, names: list[str]) -> HostErro
         f"{hosts} cannot be reached",
         where=", ".join(names),
         why="\n".join(reasons[host] for host in sorted(reasons)),
-        next_step="what has data on the other hosts runs; bring the host back, or the way to it, and run "
-        "`redisforge up` again",
+        next_step=next_step,
     )
 
 

@@ -21,7 +21,7 @@ from redisforge.plan.predict import Planner
 from redisforge.plan.removal import LEAST_MASTERS, refuse_removal
 from redisforge.plan.resize import as_it_is, grow, leaving_nodes, without
 from redisforge.plan.scale import Scale, scale_phase, slot_moves
-from redisforge.plan.starting import Wishes
+from redisforge.plan.starting import Wishes, refuse_unreachable_newcomers
 from redisforge.plan.view import ALL_SLOTS, actual_shards, newest_owners, owned_slots
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.external import refuse_without_units
@@ -63,6 +63,7 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
         decided.clear()
         decided.update(leaving)
         refuse_removal(topology, facts, leaving, force=True)
+        refuse_unreachable_newcomers(topology, facts)  # before they are recorded and declared
         wanted = Scale(leaving=leaving, weights=_weights(topology, facts, options), wishes=wishes)
         return _planner(topology, facts, wanted)
 

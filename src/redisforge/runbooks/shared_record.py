@@ -32,7 +32,7 @@ RECORD_FILE = "record.json"
 
 async def share_record(cluster: Cluster) -> None:
     """Put the record of the cluster as it is now on all other hosts; a later verb does those that cannot be reached."""
-    remote = [site for site in cluster.sites.values() if site.layout != cluster.layout]
+    remote = [cluster.sites[host.name] for host in cluster.topology.hosts if host.ssh is not None]
     if not remote:
         return
     before = local_record(cluster.layout)

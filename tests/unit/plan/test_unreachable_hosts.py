@@ -13,6 +13,7 @@ from redisforge.model.steps import StartUnit
 from redisforge.plan import gates
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.diagnose import diagnose
+from redisforge.plan.starting import refuse_unreachable_newcomers
 
 TOPOLOGY = make_topology(hosts=hosts_in_zones(1, 1, 1))
 FORMED = formed(TOPOLOGY)
@@ -69,3 +70,16 @@ def test_status_names_the_units_of_a_host_that_cannot_be_reached() -> None:
     found = {problem.where: problem.what for problem in diagnose(TOPOLOGY, lost_host(TOPOLOGY, FORMED))}
     for name in ON_DEAD:
         assert found[name] == f"its host cannot be reached: {DEAD}: cannot connect"
+
+
+def test_a_newcomer_on_a_host_that_cannot_be_reached_is_refused_and_a_member_there_is_not() -> None:
+    newcomer = replace(TOPOLOGY.node("redis-2"), name="redis-7", port=7007, bus_port=17007, shard=3)
+    grown = replace(TOPOLOGY, nodes=(*TOPOLOGY.nodes, newcomer))
+    facts = lost_host(TOPOLOGY, FORMED)
+    refuse_unreachable_newcomers(grown, facts)  # nothing is known of the new ones: their hosts answered
+
+    unknown = {"redis-7": UnitFacts(name="redis-7", state=UnitState.UNKNOWN, reason="no way")}
+    with pytest.raises(HostError, match="cannot be reached") as raised:
+        refuse_unreachable_newcomers(grown, replace(facts, units={**facts.units, **unknown}))
+    assert raised.value.where == "redis-7"
+    assert "nothing was changed" in raised.value.next_step
