@@ -14,6 +14,7 @@ import msgspec
 
 from redisforge.errors import HostError
 from redisforge.fleet import docker_scripts as scripts
+from redisforge.fleet.docker_look import docker_problem
 from redisforge.fleet.docker_reading import read_units
 from redisforge.fleet.runtime import PERMIT, UNITS_FOLDER, UnitFolders
 from redisforge.fleet.transport import CommandResult, Transport
@@ -128,12 +129,7 @@ class DockerRuntime(UnitFolders):
                 why="started empty under its old address it could wipe its replicas",
                 next_step="wait until a replica has taken over, then run `redisforge up`",
             )
-        return HostError(
-            f"{unit.name} was not started",
-            where=where,
-            why=_last_line(result.stderr),
-            next_step="mend the cause and run this again; what runs already is left alone",
-        )
+        return docker_problem(where, result.stderr, what=f"{unit.name} was not started")
 
     async def _images(self, containers: Sequence[Container]) -> dict[str, bool]:
         """Of every image whether it has the keeper. Raises HostError for one that is missing."""
@@ -164,20 +160,8 @@ class DockerRuntime(UnitFolders):
     ) -> CommandResult:
         argv = ("sh", "-c", script, "redisforge", *arguments)
         result = await self._transport.run(argv, timeout_s=timeout_s, check=False)
-        if result.exit_status == scripts.NO_DOCKER:
-            raise HostError(
-                "there is no Docker",
-                where=self._transport.host,
-                why="no `docker` is in the PATH of the user who logs in",
-                next_step="install Docker 20.10 or newer there; `redisforge host check` says what else is missing",
-            )
         if check and result.exit_status:
-            raise HostError(
-                "Docker does not do what is asked",
-                where=self._transport.host,
-                why=_last_line(result.stderr),
-                next_step=_cure(result.stderr),
-            )
+            raise docker_problem(self._transport.host, result.stderr)
         return result
 
 
@@ -189,11 +173,3 @@ def _top(path: str) -> str:
 def _last_line(text: str) -> str:
     lines = [line for line in text.strip().splitlines() if line and not line.startswith(("Run 'docker", "See 'docker"))]
     return lines[-1] if lines else "it said nothing"
-
-
-def _cure(said: str) -> str:
-    if "permission denied" in said.lower():
-        return "let the user who logs in use Docker: add it to the group `docker` there, and log in anew"
-    if "cannot connect" in said.lower():
-        return "start Docker there (`systemctl start docker`)"
-    return "mend the cause and run this again"

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from redisforge.render.container import FOLDER_LABEL, SHAPE_FORMAT, UNIT_LABEL
 
-NO_DOCKER = 90
-"""Exit status: there is no docker client."""
 STRANGER = 91
 """Exit status: a container of that name is not ours."""
 HELD_BACK = 92
 """Exit status: the data folder of a node without a keeper is empty."""
 
-_NEEDS_DOCKER = f"command -v docker >/dev/null || exit {NO_DOCKER}\n"
+_ANSWERS = "docker version >/dev/null || exit 1\n"
+"""Where a container that is not found would be as good as gone: first see that somebody can be asked."""
 
 OWN = """
 # FOLDER... : root's files become those of user 999, whom containers then run as.
 [ "$(id -u)" != 0 ] || chown -R 999:999 "$@"
 """
 
-OBSERVE = (
-    _NEEDS_DOCKER
-    + f"""
+OBSERVE = f"""
 # CLUSTER_FOLDER : a line for each container and for each file that tells of a Unit, fields separated by tabs.
 set -u
 ids=$(docker ps --all --quiet --no-trunc --filter "label={FOLDER_LABEL}=$1") || exit 1
@@ -44,11 +41,8 @@ for unit in "$1"/units/*/; do
   done
 done
 """
-)
 
-IMAGES = (
-    _NEEDS_DOCKER
-    + """
+IMAGES = """
 # MAY_PULL IMAGE... : for each image a line "name <tab> program label"; one that is missing has the label "-".
 may_pull=$1; shift
 for image in "$@"; do
@@ -60,11 +54,8 @@ for image in "$@"; do
   printf '%s\\t%s\\n' "$image" "$label"
 done
 """
-)
 
-START = (
-    _NEEDS_DOCKER
-    + f"""
+START = f"""
 # CLUSTER_FOLDER UNIT_FOLDER NAME DATA PERMIT docker run ... : see that the container NAME runs; make it if not.
 # DATA: a folder that must hold data, or "". PERMIT: whether an empty node may start.
 # It runs as who logs in, or as 999 in place of root.
@@ -91,10 +82,9 @@ docker run --user "$user" "$@" >/dev/null || {{
 }}
 docker inspect --type container --format '{SHAPE_FORMAT}' "$name" >"$unit/shape"
 """
-)
 
 STOP = (
-    _NEEDS_DOCKER
+    _ANSWERS
     + f"""
 # CLUSTER_FOLDER NAME... : end our containers, all at once; they stay for their logs.
 set -u
@@ -112,7 +102,7 @@ exit $status
 )
 
 REMOVE = (
-    _NEEDS_DOCKER
+    _ANSWERS
     + f"""
 # CLUSTER_FOLDER NAME... : delete our containers.
 set -u
