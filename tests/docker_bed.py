@@ -105,17 +105,26 @@ def _start_engine(why: str) -> int:
     if program is None:
         raise UnavailableError(f"there is no dockerd, and no engine answers: {why}")
     log = Path(tempfile.gettempdir(), "redisforge-test-dockerd.log")
-    with log.open("w") as stream:
-        engine = subprocess.Popen(
-            (program,), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
-        )
+    with log.open("w") as stream, Path(os.devnull).open() as nothing:
+        # No Popen: the engine outlives this function, and a Popen that is forgotten before its process ends complains.
+        engine = os.posix_spawn(
+            program, (program,), os.environ, setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, stream.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, stream.fileno(), 2),
+            ],
+        )  # fmt: skip
     deadline = time.monotonic() + START_LIMIT_S
     while _why_no_answer():
-        if engine.poll() is not None or time.monotonic() > deadline:
-            engine.kill()
+        ended = os.waitpid(engine, os.WNOHANG) != (0, 0)
+        if ended or time.monotonic() > deadline:
+            if not ended:
+                os.kill(engine, signal.SIGKILL)
+                os.waitpid(engine, 0)
             raise UnavailableError(f"dockerd does not start: {log.read_text()[-1000:]}")
         time.sleep(0.1)
-    return engine.pid
+    return engine
 
 
 def _stop_engine(pid: int) -> None:
