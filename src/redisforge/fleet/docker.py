@@ -44,6 +44,8 @@ class DockerRuntime(UnitFolders):
     def __init__(self, transport: Transport, layout: ClusterLayout, host: DockerHost) -> None:
         super().__init__(transport, layout)
         self._host = host
+        self._limits_files = True
+        """Whether its Docker may give a container as many open files as it asks for: known when that has failed."""
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start. All containers start at once; each that can starts before an error is raised."""
@@ -100,13 +102,15 @@ class DockerRuntime(UnitFolders):
             raise ValueError(f"{unit.name} has no container")
         identity = ContainerIdentity(self.container_name(unit.name), self._host.cluster, self._layout.folder)
         kept = keepers[unit.container.image] and unit.kind == "redis"
-        command = create_command(unit, unit.container, identity, kept=kept)
+        asked = unit if self._limits_files else msgspec.structs.replace(unit, open_files=0)
+        command = create_command(asked, unit.container, identity, kept=kept)
         is_guarded = unit.guard is not None and not kept and unit.name not in permitted
         data = unit.guard.data_path if unit.guard and is_guarded else ""
         permit = "yes" if unit.name in permitted else "no"
         arguments = (self._layout.folder, unit.folder, identity.name, data, permit, *command)
         result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
-        if "rlimit" in result.stderr:  # its Docker may not give more open files than it has itself: as many, then
+        if "rlimit" in result.stderr:  # it may not give more open files than it has itself: as many, then
+            self._limits_files = False
             command = create_command(msgspec.structs.replace(unit, open_files=0), unit.container, identity, kept=kept)
             arguments = (*arguments[:5], *command)
             result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)

@@ -29,6 +29,9 @@ class FakeTransport:
         self.carried: dict[str, str] = {}
         """The folder that was carried, by where it lies."""
 
+    async def open(self) -> None:
+        """See Transport.open. There is nothing to do."""
+
     async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
         """See Transport.run."""
         del timeout_s

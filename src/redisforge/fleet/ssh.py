@@ -76,6 +76,10 @@ class SshTransport:
         """The connection that all commands share."""
         return self._connection
 
+    async def open(self) -> None:
+        """See Transport.open."""
+        await self._connection.get()
+
     async def close(self) -> None:
         """End the connection; the next command opens another one."""
         await self._connection.close()
@@ -157,9 +161,9 @@ class SshTransport:
 
     async def connect(self, address: str, port: int) -> tuple[Incoming, Outgoing]:
         """See Transport.connect: through the shared connection, so that the host need not open a port for it."""
+        connection = await self._connection.get()
         import asyncssh
 
-        connection = await self._connection.get()
         try:
             return await connection.open_connection(address, port)  # pyright: ignore[reportUnknownVariableType,reportUnknownMemberType]
         except asyncssh.ChannelOpenError as error:
@@ -225,14 +229,14 @@ class SshTransport:
         self, argv: tuple[str, ...], timeout_s: float
     ) -> tuple[asyncssh.SSHClientProcess[bytes], str, int]:
         """A started command, the mark in its output, and how many exchanges that took. Raises HostError."""
-        import asyncssh
-
         mark = f"redisforge-{secrets.token_hex(8)}"
         line = ssh_scripts.launch_line(mark, math.ceil(timeout_s) + _REMOTE_SLACK_S, argv)
         limit_s = self._connection.limits.connect_s
         for is_last in (False, True):
             opened = self._connection.opened_count
             connection = await self._connection.get()
+            import asyncssh  # here the connection has imported it already, without keeping anybody waiting
+
             exchanges = 2 + CONNECT_ROUND_TRIPS * (self._connection.opened_count - opened)
             try:
                 async with asyncio.timeout(limit_s):

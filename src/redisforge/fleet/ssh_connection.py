@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,6 +192,7 @@ class SshConnection:
             ) from error
 
     async def _open(self) -> asyncssh.SSHClientConnection:
+        await asyncio.to_thread(importlib.import_module, "asyncssh")  # a sixth of a second: others can go on meanwhile
         import asyncssh
 
         shown = Shown()

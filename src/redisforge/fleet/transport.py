@@ -42,6 +42,10 @@ class Transport(Protocol):
         """The host's name, for messages."""
         ...
 
+    async def open(self) -> None:
+        """Make the way to the host, unless it is there. Raises HostError, mostly UnreachableError."""
+        ...
+
     async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
         """Run a command to its end. With `check`, an exit status other than 0 is a HostError."""
         ...
@@ -126,6 +130,9 @@ class LocalTransport:
     """This machine."""
 
     host = "local"
+
+    async def open(self) -> None:
+        """See Transport.open. There is nothing to do."""
 
     async def run(self, argv: Sequence[str], *, timeout_s: float, check: bool = True) -> CommandResult:
         """See Transport.run. The command gets no standard input and is killed when its time is over."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import hiredis
 import msgspec
@@ -14,6 +14,9 @@ from redisforge.model.topology import Endpoint, EndpointKind, Listener
 from redisforge.redis.connection import Connection, Login, Reply
 
 PROBE_PREFIX = "redisforge:probe:"
+_CONNECTIONS = 8
+"""To one listener at the same time."""
+_Ask = Callable[[Connection], Awaitable[list[Reply]]]
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -30,27 +33,20 @@ async def probe_endpoint(probe: Probe, keys: Sequence[str], timeout_s: float) ->
     it becomes the `problem`.
 
     Where masters are read, each key is read in a transaction too: a proxy follows MOVED for a single command and so
-    hides that it still takes a former master for the owner, but it cannot do that inside MULTI.
+    hides that it still takes a former master for the owner, but it cannot do that inside MULTI. A proxy connects to a
+    node anew for each transaction, so they are shared out over several connections.
     """
     endpoint, listener = probe.endpoint, probe.listener
-    protocol = 3 if endpoint.protocol == "RESP3" else 2
-    problem = ""
-    try:
-        address = (listener.address, listener.port)
-        async with await Connection.open(address, probe.login, timeout_s=timeout_s, protocol=protocol) as connection:
-            if endpoint.kind is EndpointKind.PUBSUB:
-                await connection.call("PING")
-            else:
-                replies = await connection.pipeline([("GET", key) for key in keys])
-                if not probe.may_read:  # the denial comes from the node, so it shows the way there to be open
-                    replies = [reply for reply in replies if not _is_denial(reply)]
-                elif not endpoint.prefer_replicas:
-                    for key in keys:  # one by one: Envoy takes the next MULTI for a nested one while EXEC is under way
-                        replies += await connection.pipeline([("MULTI",), ("GET", key), ("EXEC",)])
-                errors = (reply for reply in replies if isinstance(reply, hiredis.ReplyError))
-                problem = next((str(error) for error in errors), "")
-    except NodeError as error:
-        problem = f"{error.what}: {error.why}"
+    if endpoint.kind is EndpointKind.PUBSUB:
+        problems = [await _problem(probe, timeout_s, _ping)]
+    elif probe.may_read and not endpoint.prefer_replicas:
+        parts = [keys[number::_CONNECTIONS] for number in range(min(_CONNECTIONS, len(keys)))]
+        problems = await asyncio.gather(
+            *(_problem(probe, timeout_s, _reading(probe, part, in_transactions=True)) for part in parts)
+        )
+    else:
+        problems = [await _problem(probe, timeout_s, _reading(probe, keys))]
+    problem = next(filter(None, problems), "")
     return EndpointFacts(
         name=endpoint.name,
         envoy=listener.envoy,
@@ -60,6 +56,35 @@ async def probe_endpoint(probe: Probe, keys: Sequence[str], timeout_s: float) ->
         user=endpoint.user,
         problem=problem,
     )
+
+
+async def _problem(probe: Probe, timeout_s: float, ask: _Ask) -> str:
+    """What is wrong with the answers over a connection of its own; empty if nothing is."""
+    address = (probe.listener.address, probe.listener.port)
+    protocol = 3 if probe.endpoint.protocol == "RESP3" else 2
+    try:
+        async with await Connection.open(address, probe.login, timeout_s=timeout_s, protocol=protocol) as connection:
+            errors = (reply for reply in await ask(connection) if isinstance(reply, hiredis.ReplyError))
+            return next((str(error) for error in errors), "")
+    except NodeError as error:
+        return f"{error.what}: {error.why}"
+
+
+async def _ping(connection: Connection) -> list[Reply]:
+    return [await connection.call("PING")]
+
+
+def _reading(probe: Probe, keys: Sequence[str], *, in_transactions: bool = False) -> _Ask:
+    async def ask(connection: Connection) -> list[Reply]:
+        replies = await connection.pipeline([("GET", key) for key in keys])
+        if not probe.may_read:  # the denial comes from the node, so it shows the way there to be open
+            replies = [reply for reply in replies if not _is_denial(reply)]
+        for key in keys if in_transactions else ():
+            # One by one: Envoy takes the next MULTI for a nested one while EXEC is under way.
+            replies += await connection.pipeline([("MULTI",), ("GET", key), ("EXEC",)])
+        return replies
+
+    return ask
 
 
 def _is_denial(reply: Reply) -> bool:

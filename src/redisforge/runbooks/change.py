@@ -149,7 +149,8 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     topology = verb.target(before.topology, facts)
     cluster = with_topology(before, topology)
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
-        facts = await observer.look(fresh_units=True, always_probe=True)
+        if topology != before.topology:
+            facts = await observer.look(fresh_units=True, always_probe=True)
         units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units
         if verb.restarts and topology.access:
             units = service_units(topology)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from redisforge.envoy.admin import observe_envoy
-from redisforge.model.facts import EndpointFacts, EnvoyFacts, Facts, NodeFacts, UnitFacts
+from redisforge.errors import HostError
+from redisforge.model.facts import EndpointFacts, EnvoyFacts, Facts, NodeFacts, UnitFacts, UnitState
 from redisforge.model.slots import key_in
-from redisforge.model.topology import UserRole
+from redisforge.model.topology import EnvoyInstance, UserRole
 from redisforge.plan import gates
 from redisforge.redis.connection import Login
 from redisforge.redis.observe import NodeAsker
@@ -21,6 +22,10 @@ from redisforge.runbooks.cluster import Cluster
 
 _UNITS_FRESH_S = 0.3
 """For this long a look at the Units is reused: asking the keepers costs a process."""
+_UNITS_LONGEST_S = 3.0
+_UNITS_COST = 10
+"""While every node does what was last seen of its Unit, a look at the Units is reused for as many times what it took:
+over SSH, and with Docker, it takes longer than everything else."""
 
 
 class Observer:
@@ -46,6 +51,7 @@ class Observer:
         )
         self._units: dict[str, UnitFacts] = {}
         self._units_at_s = float("-inf")
+        self._units_took_s = 0.0
 
     async def look(self, *, fresh_units: bool = False, always_probe: bool = False) -> Facts:
         """The facts of this moment.
@@ -53,40 +59,58 @@ class Observer:
         Endpoints are tried only once the cluster itself is in order (or with `always_probe`): before that
         they cannot serve, and their failures would say nothing new.
         """
-        topology = self._cluster.topology
-        units, nodes = await asyncio.gather(
-            self._look_at_units(fresh=fresh_units),
-            self.asker.observe_all((node.name, (node.address, node.port)) for node in topology.nodes),
+        nodes_seen = asyncio.ensure_future(self._look_at_nodes())
+
+        async def probed() -> tuple[EndpointFacts, ...]:
+            return await self._look_at_endpoints(await nodes_seen) if always_probe else ()
+
+        nodes, units, envoys, endpoints = await asyncio.gather(
+            nodes_seen, self._look_at_units(nodes_seen, fresh=fresh_units), self._look_at_envoys(), probed()
         )
         facts = Facts(observed_at_s=time.time(), units=units, nodes=nodes)
-        if always_probe or not gates.settled(topology, facts):
-            envoys, endpoints = await asyncio.gather(self._look_at_envoys(), self._look_at_endpoints(nodes))
-        else:
-            envoys, endpoints = await self._look_at_envoys(), ()
+        if not always_probe and not gates.settled(self._cluster.topology, facts):
+            endpoints = await self._look_at_endpoints(nodes)
         return msgspec.structs.replace(facts, envoys=envoys, endpoints=endpoints)
 
-    async def _look_at_units(self, *, fresh: bool) -> dict[str, UnitFacts]:
-        if fresh or time.monotonic() - self._units_at_s > _UNITS_FRESH_S:
-            self._units = await self._cluster.runtime.observe()
-            self._units_at_s = time.monotonic()
+    def forget_units(self) -> None:
+        """What was seen of the Units holds no more: somebody has changed them."""
+        self._units_at_s = float("-inf")
+
+    async def _look_at_nodes(self) -> dict[str, NodeFacts]:
+        return await self.asker.observe_all(
+            (node.name, (node.address, node.port)) for node in self._cluster.topology.nodes
+        )
+
+    async def _look_at_units(self, nodes: asyncio.Future[dict[str, NodeFacts]], *, fresh: bool) -> dict[str, UnitFacts]:
+        began_s = time.monotonic()
+        age_s = began_s - self._units_at_s
+        longest_s = min(_UNITS_LONGEST_S, _UNITS_COST * self._units_took_s)
+        if not fresh and (age_s <= _UNITS_FRESH_S or (age_s <= longest_s and self._fits(await nodes))):
+            return self._units
+        self._units = await self._cluster.runtime.observe()
+        self._units_at_s = time.monotonic()
+        self._units_took_s = self._units_at_s - began_s
         return self._units
 
+    def _fits(self, nodes: Mapping[str, NodeFacts]) -> bool:
+        """Whether those nodes answer whose Units ran when they were last looked at, and no others."""
+        running = {name for name, unit in self._units.items() if unit.state is UnitState.RUNNING and name in nodes}
+        return running == {name for name, node in nodes.items() if node.reachable and name in self._units}
+
     async def _look_at_envoys(self) -> dict[str, EnvoyFacts]:
-        topology = self._cluster.topology
-        seen = await asyncio.gather(
-            *(
-                observe_envoy(
-                    envoy,
-                    redis_cluster_names(topology, envoy.name),
-                    timeout_s=self._timeout_s,
-                    connect=self._cluster.sites[envoy.host].transport.connect,
-                )
-                for envoy in topology.envoys
-            )
-        )
+        seen = await asyncio.gather(*(self._look_at_envoy(envoy) for envoy in self._cluster.topology.envoys))
         return {envoy.name: envoy for envoy in seen}
 
-    async def _look_at_endpoints(self, nodes: dict[str, NodeFacts]) -> tuple[EndpointFacts, ...]:
+    async def _look_at_envoy(self, envoy: EnvoyInstance) -> EnvoyFacts:
+        transport = self._cluster.sites[envoy.host].transport
+        try:
+            await transport.open()  # within its own limits: the Envoy's are for its answer
+        except HostError as error:
+            return EnvoyFacts(name=envoy.name, problem=f"its host cannot be asked: {error.what}: {error.why}")
+        clusters = redis_cluster_names(self._cluster.topology, envoy.name)
+        return await observe_envoy(envoy, clusters, timeout_s=self._timeout_s, connect=transport.connect)
+
+    async def _look_at_endpoints(self, nodes: Mapping[str, NodeFacts]) -> tuple[EndpointFacts, ...]:
         owned = [node.slots for node in nodes.values() if node.reachable and node.slots]
         keys = [key_in(slots, PROBE_PREFIX) for slots in owned] or [f"{PROBE_PREFIX}0"]
         topology = self._cluster.topology

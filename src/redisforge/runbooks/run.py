@@ -157,7 +157,8 @@ class Runner:
         pause_s = _POLL_FIRST_S
         asked_at = time.monotonic()
         probe = gate.name == "endpoints_serve"
-        facts = await self._observer.look(fresh_units=True, always_probe=probe)
+        touched = any(isinstance(step, UnitStep) for step in phase.steps)
+        facts = await self._observer.look(fresh_units=touched, always_probe=probe)
         while reasons := (*reasons_against(gate, topology, facts), *_not_promoted(phase, facts)):
             if not started.issuperset(newcomers(before, facts)):
                 return facts
@@ -187,6 +188,7 @@ class Runner:
                 master = before.node_by_id(before.nodes[step.node].master_id)
                 names = [name if name in ours else "" for name in (step.node, master.name if master else "")]
                 await self._cluster.runtime.note_election(*names)
+                self._observer.forget_units()
 
     async def _ask_again(self, phase: Phase, facts: Facts) -> None:
         """A vote can get lost while links come and go, and a node that was just forgotten cannot be met for a minute;

@@ -19,6 +19,7 @@ import msgspec
 
 from redisforge.disk import PRIVATE_MODE, PUBLIC_MODE, write_file
 from redisforge.errors import RefusedError, SecretError
+from redisforge.fleet.hosts import Site
 from redisforge.fleet.ssh_pool import over_hosts
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
@@ -30,8 +31,12 @@ from redisforge.runbooks.cluster import Cluster, read_topology, topology_json
 RECORD_FILE = "record.json"
 
 
-async def share_record(cluster: Cluster) -> None:
-    """Put the record of the cluster as it is now on all other hosts; a later verb does those that cannot be reached."""
+async def share_record(cluster: Cluster, shared: dict[str, int] | None = None) -> None:
+    """Put the record of the cluster as it is now on all other hosts; a later verb does those that cannot be reached.
+
+    `shared` has the serial of the record that each host has from this verb, by name: those that have it are not told
+    again.
+    """
     remote = [cluster.sites[host.name] for host in cluster.topology.hosts if host.ssh is not None]
     if not remote:
         return
@@ -51,7 +56,13 @@ async def share_record(cluster: Cluster) -> None:
     else:
         record = before
     file = UnitFile(RECORD_FILE, encoded(record).decode(), PRIVATE_MODE)
-    await over_hosts(lambda site: site.transport.place(site.layout.folder, [file]), remote)
+    told = {} if shared is None else shared
+
+    async def tell(site: Site) -> None:
+        await site.transport.place(site.layout.folder, [file])
+        told[site.name] = record.serial
+
+    await over_hosts(tell, [site for site in remote if told.get(site.name) != record.serial])
 
 
 def catch_up(

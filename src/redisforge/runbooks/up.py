@@ -251,22 +251,23 @@ async def _converge(
         refuse_older(cluster.topology, facts, site.engine_version)
         check_ports(cluster.topology, cluster.layout, facts)
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)
-        await _tell_keepers(cluster, units, journal, progress)
+        if any(unit.state is not UnitState.ABSENT for unit in facts.units.values()):
+            await _tell_keepers(cluster, units, journal, progress)
         runner = Runner(cluster, observer, units, Account(journal, progress))
         try:
-            wishes = _wishes(wanted, units)
+            wishes, shared = _wishes(wanted, units), dict[str, int]()
 
             # Before the first process starts: `down` must find what a killed `up` left.
             async def safe_point() -> None:
                 site.held.check()
                 record_topology(cluster)
-                await share_record(cluster)
+                await share_record(cluster, shared)
 
             phases, _ = await converge(
                 runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, safe_point
             )
             record_topology(cluster)
-            await share_record(cluster)
+            await share_record(cluster, shared)
         except RedisForgeError as error:
             if site.fresh and not facts.units and not runner.gave_slots and not isinstance(error, GateError):
                 await _take_back(cluster, runner.started, progress)
