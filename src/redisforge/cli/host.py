@@ -16,7 +16,7 @@ from redisforge.cli.host_trust import trust
 from redisforge.cli.options import ConfigOption, DryRunOption, JsonOption, YesOption
 
 if TYPE_CHECKING:
-    from redisforge.model.host_report import HostChange, HostList, HostsReport
+    from redisforge.model.host_report import HostChange, HostList, HostsReport, ListedHost
     from redisforge.runbooks.hosts import Fleet
 
 HostsArgument = Annotated[
@@ -140,8 +140,18 @@ def list_text(listed: HostList) -> str:
     """The hosts as a table."""
     from redisforge.cli.output import table_text
 
-    rows = [[h.name, h.address, h.zone, h.way, h.folder, " ".join(h.units) or "-"] for h in listed.hosts]
-    return table_text(("HOST", "ADDRESS", "ZONE", "REACHED", "FOLDER", "UNITS"), rows)
+    rows = [[h.name, _address(h), h.zone, h.way, h.folder, " ".join(h.units) or "-", _labels(h)] for h in listed.hosts]
+    columns = ("HOST", "ADDRESS", "ZONE", "REACHED", "FOLDER", "UNITS", "LABELS")
+    shown = len(columns) if any(h.labels for h in listed.hosts) else len(columns) - 1
+    return table_text(columns[:shown], [row[:shown] for row in rows])
+
+
+def _address(host: ListedHost) -> str:
+    return host.address if host.address == host.bind_address else f"{host.address} (on {host.bind_address})"
+
+
+def _labels(host: ListedHost) -> str:
+    return " ".join(f"{name}={value}" for name, value in host.labels.items()) or "-"
 
 
 def report_text(report: HostsReport) -> str:

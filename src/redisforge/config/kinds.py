@@ -24,6 +24,12 @@ HostName = Annotated[
     AfterValidator(values.matching(values.HOST_NAME_PATTERN, "at most 63 letters, digits, '.', '_' and '-'")),
     WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.HOST_NAME_PATTERN}),
 ]
+LabelText = Annotated[
+    str,
+    BeforeValidator(values.as_written),
+    AfterValidator(values.matching(values.LABEL_PATTERN, "one line of at most 200 characters")),
+    WithJsonSchema({"type": _TEXT_OR_NUMBER, "pattern": values.LABEL_PATTERN}),
+]
 UserName = Annotated[
     str,
     AfterValidator(values.matching(values.USER_NAME_PATTERN, "at most 63 letters, digits, '.', '_' and '-'")),

@@ -82,11 +82,13 @@ def hosts_of(declaration: Declaration, folder: Path = Path()) -> tuple[Host, ...
     return tuple(
         Host(
             name=host.name,
-            address=host.address,
+            address=host.announce_address or host.address,
             zone=host.zone or host.name,
             ssh=_ssh_access(host, folder) if is_remote(host) else None,
             folder=(host.folder or DEFAULT_HOST_FOLDER) if is_remote(host) else "",
             runtime=host.runtime,
+            bind_address=host.address if host.announce_address else "",
+            labels=tuple(sorted(host.labels.items())),
         )
         for host in declaration.hosts
     )
@@ -94,7 +96,7 @@ def hosts_of(declaration: Declaration, folder: Path = Path()) -> tuple[Host, ...
 
 def is_remote(host: HostOptions) -> bool:
     """Whether the host is reached over SSH."""
-    return not is_loopback(host.address) if host.ssh is None else host.ssh
+    return not is_loopback(host.announce_address or host.address) if host.ssh is None else host.ssh
 
 
 def _ssh_access(host: HostOptions, folder: Path) -> SshAccess:

@@ -22,6 +22,7 @@ from redisforge.config.kinds import (
     HostFolder,
     HostName,
     ImageName,
+    LabelText,
     LimitSize,
     MemorySize,
     Name,
@@ -65,6 +66,14 @@ class HostOptions(Options):
     address: Address = Field(
         description="The IP address at which the other hosts and the clients reach what runs there."
     )
+    announce_address: Address | None = option(
+        None,
+        "The IP address at which the others reach it, if that is not `address` itself but is translated to it (NAT): "
+        "what runs there listens on `address` and announces this one. Ports stay the same. Empty: `address`.",
+    )
+    labels: dict[HostName, LabelText] = option(
+        {}, "Notes of your own, such as rack or provider, which `redisforge host list` shows."
+    )
     zone: HostName | None = option(
         None,
         "The failure domain that the host shares with others (rack, room, data centre). A master and its "
@@ -75,7 +84,9 @@ class HostOptions(Options):
         "Whether the host is reached over SSH; if not, it is this machine. Empty: true, unless its address is one of "
         "127.0.0.0/8 or ::1.",
     )
-    ssh_address: SshWord | None = option(None, "Where its sshd is, as name or address. Empty: at `address`.")
+    ssh_address: SshWord | None = option(
+        None, "Where its sshd is, as name or address. Empty: at `announce_address`, else at `address`."
+    )
     ssh_port: int | None = option(
         None, "The port of its sshd. Empty: as your ssh configuration says, else 22.", ge=1, le=65535
     )

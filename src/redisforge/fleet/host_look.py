@@ -33,13 +33,15 @@ REACH_SLACK_S = 30.0
 
 class Place(msgspec.Struct, frozen=True):
     """A host to ask. `folder` is where its data goes; `ports` are (address, port) that the cluster will listen on,
-    `inner_ports` those among them that the other hosts must reach."""
+    `inner_ports` those among them that the other hosts must reach. `known_at` is the address at which they try, if it
+    is translated to those of `inner_ports`."""
 
     name: str
     transport: Transport
     folder: str
     ports: tuple[tuple[str, int], ...]
     inner_ports: tuple[tuple[str, int], ...]
+    known_at: str = ""
 
 
 async def look_at(places: Sequence[Place], paths: Sequence[str], clock: Clock, *, reach: bool = True) -> FleetLook:
@@ -79,7 +81,7 @@ async def _reached(looks: tuple[HostLook, ...], places: Sequence[Place], clock: 
 
     async def ask(place: Place) -> ReachAnswer:
         others = [other for other in places if other.name != place.name]
-        targets = [(o.name, a, p) for o in others for a, p in o.inner_ports if (o.name, p) not in untried]
+        targets = [(o.name, o.known_at or a, p) for o in others for a, p in o.inner_ports if (o.name, p) not in untried]
         if not targets and not free[place.name]:
             return ReachAnswer((), frozenset(), None)
         if facts[place.name].python:

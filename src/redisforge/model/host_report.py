@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
@@ -78,11 +79,14 @@ class HostsReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedHost(msgspec.Struct, frozen=True, kw_only=True):
-    """A declared host. `way`: `this machine` or how SSH gets there; `folder`: where RedisForge keeps what it has."""
+    """A declared host. `way`: `this machine` or how SSH gets there; `folder`: where RedisForge keeps what it has;
+    `bind_address`: where Units listen that others reach at `address`."""
 
     name: str
     address: str
+    bind_address: str
     zone: str
+    labels: Mapping[str, str]
     way: str
     folder: str
     units: tuple[str, ...]

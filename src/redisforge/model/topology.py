@@ -67,6 +67,10 @@ class Host(msgspec.Struct, frozen=True):
     folder: str = ""
     runtime: HostRuntime = "process"
     """What runs Units there: a keeper for each as a process of the user, or containers."""
+    bind_address: str = ""
+    """Where Units listen, if `address`, by which everybody knows them, is translated to it; empty: at `address`."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """The operator's own notes, by name."""
 
 
 class RedisNode(msgspec.Struct, frozen=True):
@@ -264,6 +268,11 @@ class Topology(msgspec.Struct, frozen=True):
     def host(self, name: str) -> Host:
         """The host called `name`. Raises StopIteration."""
         return next(host for host in self.hosts if host.name == name)
+
+    def listens_on(self, unit: RedisNode | EnvoyInstance) -> str:
+        """The address at which a node or an Envoy listens. Others reach it at `unit.address`."""
+        bound = next((host.bind_address for host in self.hosts if host.name == unit.host), "")
+        return bound or unit.address
 
     @property
     def resting(self) -> frozenset[str]:

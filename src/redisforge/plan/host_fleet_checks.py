@@ -41,7 +41,9 @@ def _ports(facts: HostFacts, needs: HostNeeds) -> Check:
     taken: list[str] = []
     own = 0
     for wanted in needs.ports:
-        held = [socket for socket in facts.listeners if takes(socket, wanted.address, wanted.port)]
+        held = [
+            socket for socket in facts.listeners if takes(socket, wanted.bind_address or wanted.address, wanted.port)
+        ]
         strangers = [socket for socket in held if not _is_own(socket, needs)]
         own += bool(held) and not strangers
         taken += [f"{wanted.unit} needs {wanted.port}: in use by {_who(socket)}" for socket in strangers[:1]]

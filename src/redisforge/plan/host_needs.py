@@ -16,12 +16,13 @@ PortUse = Literal["node", "bus", "endpoint", "admin"]
 
 
 class NeededPort(msgspec.Struct, frozen=True):
-    """A socket that a Unit will listen on."""
+    """A socket that a Unit will listen on: at `bind_address`, if that is not the `address` at which others reach it."""
 
     unit: str
     address: str
     port: int
     use: PortUse
+    bind_address: str = ""
 
 
 class HostNeeds(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,12 +74,12 @@ def _ports(topology: Topology, host: str) -> tuple[NeededPort, ...]:
     found: list[NeededPort] = []
     for node in topology.own_nodes:
         if node.host == host:
-            found.append(NeededPort(node.name, node.address, node.port, "node"))
-            found.append(NeededPort(node.name, node.address, node.bus_port, "bus"))
-    envoys = {envoy.name for envoy in topology.envoys if envoy.host == host}
+            found.append(NeededPort(node.name, node.address, node.port, "node", topology.listens_on(node)))
+            found.append(NeededPort(node.name, node.address, node.bus_port, "bus", topology.listens_on(node)))
+    envoys = {envoy.name: topology.listens_on(envoy) for envoy in topology.envoys if envoy.host == host}
     for endpoint in topology.endpoints:
         found += [
-            NeededPort(door.envoy, door.address, door.port, "endpoint")
+            NeededPort(door.envoy, door.address, door.port, "endpoint", envoys[door.envoy])
             for door in endpoint.listeners
             if door.envoy in envoys
         ]

@@ -144,6 +144,7 @@ def _doors(context: EnvoyContext) -> tuple[Door, ...]:
             operation_timeout_ms=settings.operation_timeout_ms,
             knows_custom_commands=_has(context.version, _CUSTOM_COMMANDS_SINCE),
             require_client_certificates=context.topology.tls.require_client_certificates,
+            bind_address=context.topology.listens_on(context.envoy),
         )
         for endpoint in context.topology.endpoints
         if (listener := _listener(endpoint, context.envoy.name))

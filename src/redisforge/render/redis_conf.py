@@ -47,6 +47,8 @@ class RedisConfContext(msgspec.Struct, frozen=True, kw_only=True):
     acl_path: str
     replication_user: str
     replication_password: Secret
+    bind_address: str = ""
+    """Where it listens, if that is translated to the node's address."""
 
 
 def render_redis_conf(context: RedisConfContext) -> Secret:
@@ -75,14 +77,15 @@ def render_redis_conf(context: RedisConfContext) -> Secret:
 
 def _network(context: RedisConfContext) -> str:
     address = "127.0.0.1" if context.node.address == "localhost" else context.node.address
+    bound = context.bind_address or address
     return f"""
 # ==== Network: TLS only, on one address ====
 
-bind {quote_word(address)}
+bind {quote_word(bound)}
 # No plain-text port.
 port 0
 tls-port {context.node.port}
-{_own_address(address)}
+{_own_address(bound, address)}
 # Refuse strangers even if the users were lost and `default` came back.
 protected-mode yes
 
@@ -95,7 +98,7 @@ timeout 0
 """
 
 
-def _own_address(address: str) -> str:
+def _own_address(bound: str, address: str) -> str:
     try:
         ipaddress.ip_address(address)
     except ValueError:
@@ -103,7 +106,7 @@ def _own_address(address: str) -> str:
     return f"""
 # Speak to other nodes from this address and announce it. On 127.0.0.x the kernel would choose 127.0.0.1,
 # the others would learn that address, and the cluster would never form.
-bind-source-addr {address}
+bind-source-addr {bound}
 cluster-announce-ip {address}
 """
 

@@ -161,7 +161,7 @@ def _processes(
     topology: Topology, units: Mapping[str, Unit], programs: Programs, host: str
 ) -> Iterator[ExportedProcess]:
     root = posixpath.dirname(posixpath.dirname(next(iter(units.values())).folder))
-    pings = {node.name: (node.address, node.port) for node in topology.own_nodes}
+    pings = {node.name: (topology.listens_on(node), node.port) for node in topology.own_nodes}
     pings |= {envoy.name: ("127.0.0.1", envoy.admin_port) for envoy in topology.envoys}
     for unit in units.values():
         if unit.host != host:

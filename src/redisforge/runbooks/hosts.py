@@ -92,6 +92,8 @@ def list_hosts(fleet: Fleet) -> HostList:
             ListedHost(
                 name=host.name,
                 address=host.address,
+                bind_address=host.bind_address or host.address,
+                labels=dict(host.labels),
                 zone=host.zone,
                 way=_way(host),
                 folder=host.folder or fleet.sites[host.name].layout.folder,
@@ -162,8 +164,11 @@ def _places(fleet: Fleet, needs: Mapping[str, HostNeeds]) -> Sequence[Place]:
             name=host.name,
             transport=fleet.transport_of(host.name),
             folder=needs[host.name].folder,
-            ports=tuple((port.address, port.port) for port in needs[host.name].ports),
-            inner_ports=tuple((p.address, p.port) for p in needs[host.name].ports if p.use in INNER_USES),
+            ports=tuple((p.bind_address or p.address, p.port) for p in needs[host.name].ports),
+            inner_ports=tuple(
+                (p.bind_address or p.address, p.port) for p in needs[host.name].ports if p.use in INNER_USES
+            ),
+            known_at=host.address if host.bind_address else "",
         )
         for host in fleet.hosts
     ]

@@ -74,7 +74,13 @@ def check_certificate_names(topology: Topology) -> None:
     path = topology.tls.certificate_path
     if not path:
         return
-    addresses = sorted({unit.address for unit in (*topology.own_nodes, *topology.envoys)})
+    addresses = sorted(
+        {
+            address
+            for unit in (*topology.own_nodes, *topology.envoys)
+            for address in (unit.address, topology.listens_on(unit))
+        }
+    )
     if missing := missing_names(Path(path), addresses):
         raise CertificateError(
             "the certificate is not valid for the cluster's addresses",
@@ -167,11 +173,12 @@ def check_ports(topology: Topology, layout: ClusterLayout, facts: Facts) -> None
 def declared_ports(topology: Topology) -> Iterator[tuple[str, str, int]]:
     """(Unit, address, port) of every socket that the topology asks for."""
     for node in topology.own_nodes:
-        yield node.name, node.address, node.port
-        yield node.name, node.address, node.bus_port
+        yield node.name, topology.listens_on(node), node.port
+        yield node.name, topology.listens_on(node), node.bus_port
+    bound = {envoy.name: topology.listens_on(envoy) for envoy in topology.envoys}
     for endpoint in topology.endpoints:
         for listener in endpoint.listeners:
-            yield listener.envoy, listener.address, listener.port
+            yield listener.envoy, bound[listener.envoy], listener.port
     for envoy in topology.envoys:
         yield envoy.name, "127.0.0.1", envoy.admin_port
 

@@ -144,7 +144,9 @@ def _certificate_text(path: str, mode: int) -> str | Secret:
 def certificate_names(topology: Topology) -> dict[str, tuple[str, ...]]:
     """Who needs a certificate, and the names and addresses that it must be valid for."""
     extra = topology.tls.extra_names
-    names = {unit.name: (unit.address, unit.host, *extra) for unit in (*topology.own_nodes, *topology.envoys)}
+    units = (*topology.own_nodes, *topology.envoys)
+    addresses = {unit.name: dict.fromkeys((unit.address, topology.listens_on(unit))) for unit in units}
+    names = {unit.name: (*addresses[unit.name], unit.host, *extra) for unit in units}
     return {**names, OPERATOR_CERTIFICATE: (OPERATOR_CERTIFICATE,)}
 
 
@@ -173,9 +175,11 @@ def _redis_unit(
         acl_path=f"{folder}/users.acl",
         replication_user=replication,
         replication_password=credentials.password(replication),
+        bind_address=topology.host(node.host).bind_address,
     )
+    bound = topology.listens_on(node)
     guard = DataGuard(
-        address=node.address,
+        address=bound,
         port=node.port,
         data_path=context.data_path,
         persistence=topology.redis.persistence.mode,
@@ -203,7 +207,7 @@ def _redis_unit(
             UnitFile("monitor.password", credentials.password(monitor), 0o600),
             *handoff_password,
         ),
-        ports=((node.address, node.port), (node.address, node.bus_port)),
+        ports=((bound, node.port), (bound, node.bus_port)),
         stop_grace_s=_SAVE_ON_STOP_GRACE_S if topology.redis.persistence.mode == "rdb" else _AOF_GRACE_S,
         guard=guard,
         handoff=handoff,
@@ -278,7 +282,7 @@ def _envoy_unit(
         argv=envoy_argv(programs.envoy.path, folder),
         files=render_envoy(context),
         ports=(
-            *((listener.address, listener.port) for listener in listeners),
+            *((topology.listens_on(envoy), listener.port) for listener in listeners),
             ("127.0.0.1", envoy.admin_port),
         ),
         stop_grace_s=_ENVOY_GRACE_S,

@@ -728,6 +728,24 @@ def test_a_dotenv_that_others_can_read_is_noticed(tmp_path: Path) -> None:
     )
 
 
+def test_a_host_listens_on_its_address_and_is_known_by_the_one_that_it_announces(tmp_path: Path) -> None:
+    text = """
+replicas: 0
+hosts:
+  - {name: a, address: 10.0.0.1, announce_address: 203.0.113.1, labels: {rack: 7, provider: "north east"}}
+  - {name: b, address: 10.0.0.1, announce_address: 203.0.113.2}
+  - {name: c, address: 10.0.0.3}
+"""
+    topology = loaded(tmp_path, text).topology
+    first, second, third = topology.hosts
+    assert (first.address, first.bind_address) == ("203.0.113.1", "10.0.0.1")
+    assert (second.address, second.bind_address) == ("203.0.113.2", "10.0.0.1")
+    assert (third.address, third.bind_address) == ("10.0.0.3", "")
+    assert first.labels == (("provider", "north east"), ("rack", "7"))
+    assert {node.address for node in topology.nodes} == {"203.0.113.1", "203.0.113.2", "10.0.0.3"}
+    assert {topology.listens_on(node) for node in topology.nodes} == {"10.0.0.1", "10.0.0.3"}
+
+
 def test_hosts_are_reached_over_ssh_unless_they_are_this_machine(tmp_path: Path) -> None:
     text = """
 replicas: 0

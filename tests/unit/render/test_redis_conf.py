@@ -141,6 +141,12 @@ def test_a_node_speaks_from_its_own_address(address: str, bound: str, announced:
     assert conf.get("cluster-announce-ip") == announced
 
 
+def test_a_node_behind_address_translation_listens_and_speaks_inside_and_announces_the_outside() -> None:
+    conf = read(msgspec.structs.replace(CONTEXT, bind_address="10.9.0.1"))
+    assert conf["bind"] == conf["bind-source-addr"] == ["10.9.0.1"]
+    assert conf["cluster-announce-ip"] == ["127.0.0.11"]
+
+
 @pytest.mark.parametrize(
     ("mode", "appendonly", "save"),
     [

@@ -1,0 +1,86 @@
+"""Hosts behind address translation: what runs there listens on one address, and everybody else knows another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bed_cluster import BedCluster
+from verbs import loaded
+
+from testbed.hosts import Bed, BedHost
+
+pytestmark = pytest.mark.integration
+
+INNER = "10.77.0"
+"""A network that no host has a way to: each has an address of it on its own loopback alone."""
+PORTS = "1024:65535"
+"""Of what is translated; sshd stays where it is."""
+
+
+def rules(host: BedHost) -> tuple[tuple[str, ...], ...]:
+    """What comes for the outer address goes to the inner one, also from the host itself, and goes out as the outer."""
+    inward = ("-d", host.address, "-p", "tcp", "--dport", PORTS, "-j", "DNAT", "--to-destination", inner(host))
+    outward = ("-s", inner(host), "!", "-d", f"{INNER}.0/24", "-j", "SNAT", "--to-source", host.address)
+    return ("PREROUTING", *inward), ("OUTPUT", *inward), ("POSTROUTING", *outward)
+
+
+def inner(host: BedHost) -> str:
+    return f"{INNER}.{host.address.rpartition('.')[2]}"
+
+
+def translate(host: BedHost) -> None:
+    host.run("ip", "address", "add", f"{inner(host)}/32", "dev", "lo")
+    for chain, *rule in rules(host):
+        host.run("iptables", "-t", "nat", "-A", chain, *rule)
+
+
+def undo(host: BedHost) -> None:
+    for chain, *rule in rules(host):
+        host.run("iptables", "-t", "nat", "-D", chain, *rule, check=False)
+    host.run("ip", "address", "del", f"{inner(host)}/32", "dev", "lo", check=False)
+
+
+@pytest.fixture
+def translated(docker_hosts: Bed, tmp_path: Path) -> Iterator[BedCluster]:
+    docker_hosts.on_all(translate)
+    made = BedCluster(docker_hosts, tmp_path)
+    try:
+        hosts = [
+            {**declared, "address": inner(host), "announce_address": host.address, "labels": {"rack": f"r{number}"}}
+            for number, (host, declared) in enumerate(
+                zip(docker_hosts.hosts, docker_hosts.declared(runtime="docker"), strict=True), 1
+            )
+        ]
+        made.cluster.declare(hosts=hosts)
+        made.trust()
+        yield made
+    finally:
+        made.close()
+        docker_hosts.on_all(undo)
+
+
+def test_nodes_listen_inside_and_are_known_and_used_from_outside(translated: BedCluster) -> None:
+    cluster = translated.cluster
+    checked = cluster.run("host", "check", "--json").json()
+    assert not [
+        check for check in checked["checks"] if check["name"] in ("ports", "reach") and check["verdict"] == "Fail"
+    ]
+    cluster.up()
+    keys = cluster.write_keys(200)
+    outside = {host.address for host in translated.bed.hosts}
+    assert {node["address"] for node in cluster.nodes().values()} == outside
+    name = sorted(cluster.nodes())[0]
+    with cluster.node_client(name) as client:
+        listed = str(client.execute_command("CLUSTER NODES"))
+        assert client.config_get("bind") == {"bind": inner(translated.host_of(name))}
+    assert INNER not in listed, "nobody knows the inner addresses"
+    with loaded(cluster):
+        assert cluster.run("failover", next(iter(cluster.masters()))).status == 0
+    assert cluster.read_keys(keys) == keys
+    assert cluster.up() == []
+    assert {node["state"] for node in cluster.nodes().values()} == {"ok"}
+    listed = cluster.run("host", "list").stdout
+    assert f"{translated.bed.hosts[0].address} (on {inner(translated.bed.hosts[0])})" in listed
+    assert "rack=r1" in listed
