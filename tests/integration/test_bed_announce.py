@@ -1,4 +1,5 @@
-"""Hosts behind address translation: what runs there listens on one address, and everybody else knows another."""
+"""Address translation, by the network around the hosts or by Docker's bridge: what runs there listens on one address,
+and everybody else knows another."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from bed_cluster import BedCluster
+from cluster_tool import until
 from verbs import loaded
 
 from testbed.hosts import Bed, BedHost
@@ -84,3 +86,29 @@ def test_nodes_listen_inside_and_are_known_and_used_from_outside(translated: Bed
     listed = cluster.run("host", "list").stdout
     assert f"{translated.bed.hosts[0].address} (on {inner(translated.bed.hosts[0])})" in listed
     assert "rack=r1" in listed
+
+
+def test_containers_with_a_network_of_their_own(docker_hosts: Bed, tmp_path: Path) -> None:
+    made = BedCluster(docker_hosts, tmp_path, docker={"network": "bridge"})
+    cluster = made.cluster
+    try:
+        made.trust()
+        cluster.up()
+        keys = cluster.write_keys(200)
+        master = made.master_elsewhere()
+        host = made.host_of(master)
+        inside = host.run("docker", "inspect", "--format", "{{.HostConfig.NetworkMode}}", made.container(master))
+        assert inside.strip() == "bridge"
+        with loaded(cluster):
+            assert cluster.run("restart", master).status == 0
+        cluster.await_copies()
+        victim = made.master_elsewhere()
+        seen = made.host_of(victim).run("docker", "top", made.container(victim), "-eo", "pid,comm").splitlines()
+        server = next(line.split()[0] for line in seen[1:] if "python3" not in line)  # PID 1 is its keeper
+        made.host_of(victim).run("kill", "-9", server)
+        until(lambda: victim not in cluster.masters(), "its keeper has had the replica take over")
+        cluster.await_health()
+        assert cluster.read_keys(keys) == keys
+        assert cluster.up() == []
+    finally:
+        made.close()

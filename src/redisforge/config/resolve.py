@@ -231,6 +231,7 @@ def _docker_settings(declaration: Declaration) -> DockerSettings:
         cpus=float(docker.cpus),
         log_bytes=size_bytes(docker.log_max),
         log_files=docker.log_files,
+        network=docker.network,
     )
 
 

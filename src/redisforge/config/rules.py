@@ -107,6 +107,13 @@ def _ways_to_hosts(declaration: Declaration) -> Iterator[BrokenRule]:
             f"the other hosts cannot reach {', '.join(closed)} at a loopback address",
             "Give every host an address at which the others reach it.",
         )
+    for index, host in enumerate(declaration.hosts):
+        if declaration.docker.network == "bridge" and host.runtime == "docker" and is_loopback(host.address):
+            yield BrokenRule(
+                (("docker", "network"), ("hosts", index, "address")),
+                f"containers with a network of their own cannot reach {host.name} at a loopback address",
+                "Give the host an address of a network, or set docker.network: host.",
+            )
     first: dict[str, str] = {}
     reached: dict[tuple[object, ...], str] = {}
     for index, host in enumerate(declaration.hosts):

@@ -197,8 +197,13 @@ class EndpointOptions(Options):
 
 
 class DockerOptions(Options):
-    """Containers, on hosts whose `runtime` is docker. They use the host's network and run as the user who logs in."""
+    """Containers, on hosts whose `runtime` is docker. They run as the user who logs in."""
 
+    network: Literal["host", "bridge"] = option(
+        "host",
+        "The network of the containers: their host's, or Docker's bridge, with the ports published at the host's "
+        "address. The bridge costs some time for every packet, and a host must then not be a loopback address.",
+    )
     redis_image: ImageName = option(
         "",
         "The image of the nodes; `engine.version` must say what is inside. Empty: what `redisforge images build` "

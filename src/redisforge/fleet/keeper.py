@@ -182,7 +182,7 @@ def why_not_start(guard: Document) -> str:
     node_id, claims_slots = own_claim(guard["data_path"])
     if node_id and (not claims_slots or has_data(guard["data_path"], guard["persistence"])):
         return ""
-    me = f"{guard['address']}:{guard['port']}"
+    me = f"{guard.get('known_as') or guard['address']}:{guard['port']}"
     informed = False
     for address, port in guard["peers"]:
         try:

@@ -182,6 +182,7 @@ class HandoffSettings(msgspec.Struct, frozen=True):
 class DockerSettings(msgspec.Struct, frozen=True):
     """How Units run on hosts whose runtime is docker. An empty image is RedisForge's own of the wanted version.
 
+    Containers use their host's `network`, or Docker's bridge with the ports published at their host's address.
     Limits of 0 are none. `memory_bytes` and `cpus` are each node's; a log is kept in `log_files` files of `log_bytes`.
     """
 
@@ -192,6 +193,7 @@ class DockerSettings(msgspec.Struct, frozen=True):
     cpus: float = 0.0
     log_bytes: int = 10 * 1024 * 1024
     log_files: int = 3
+    network: Literal["host", "bridge"] = "host"
 
 
 class TlsSettings(msgspec.Struct, frozen=True):
@@ -273,6 +275,10 @@ class Topology(msgspec.Struct, frozen=True):
         """The address at which a node or an Envoy listens. Others reach it at `unit.address`."""
         bound = next((host.bind_address for host in self.hosts if host.name == unit.host), "")
         return bound or unit.address
+
+    def is_bridged(self, unit: RedisNode | EnvoyInstance) -> bool:
+        """Whether it runs in a container that has a network of its own: inside, it listens on every address."""
+        return self.docker.network == "bridge" and self.host(unit.host).runtime == "docker"
 
     @property
     def resting(self) -> frozenset[str]:

@@ -41,6 +41,7 @@ class CarriedFolder(msgspec.Struct, frozen=True):
 class DataGuard(msgspec.Struct, frozen=True):
     """What the keeper checks before it starts a Redis node, so that an empty master never wipes its replicas.
 
+    `address` is its own, as it is asked where it runs; the others know it as `known_as`, if that is another one.
     `peers` are (address, port) of the other nodes; `persistence` says which files prove that the data is there.
     Paths are absolute on the Unit's host.
     """
@@ -55,6 +56,7 @@ class DataGuard(msgspec.Struct, frozen=True):
     key_path: str
     user: str
     password_path: str
+    known_as: str = ""
 
 
 class Handoff(msgspec.Struct, frozen=True):
@@ -93,11 +95,16 @@ class Container(msgspec.Struct, frozen=True):
     cpus: float = 0.0
     log_bytes: int = 0
     log_files: int = 1
+    published: tuple[tuple[str, int], ...] = ()
+    """(address, port) on the host that lead to the same port inside. Empty: it uses its host's network."""
 
     @property
     def hash(self) -> str:
         """Changes when the container would have to be made anew."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+        told = msgspec.to_builtins(self)
+        if not self.published:
+            del told["published"]  # as before there was this field: no container is made anew for it
+        return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:16]
 
 
 class Unit(msgspec.Struct, frozen=True):

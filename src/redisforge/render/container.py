@@ -1,8 +1,9 @@
 """The command line that makes a Unit's container. Pure; every part of it can be typed by hand.
 
-A container uses its host's network, so that nodes have the addresses that they tell each other. Its root file system
-is read-only and it has no capability; what it may write is its Unit's folder, mounted at the path that it has on the
-host, and /tmp, in memory. It runs as the owner of that folder.
+A container uses its host's network, so that nodes have the addresses that they tell each other; or Docker's bridge,
+with its ports published at its host's address, which nodes announce then. Its root file system is read-only and it has
+no capability; what it may write is its Unit's folder, mounted at the path that it has on the host, and /tmp, in memory.
+It runs as the owner of that folder.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def create_command(unit: Unit, container: Container, identity: ContainerIdentity
     return (
         "docker", "run", "--detach", "--pull", "never", "--name", identity.name,
         *(word for label, value in labels.items() for word in ("--label", f"{label}={value}")),
-        "--network", "host", "--restart", RESTART_POLICY, "--stop-timeout", str(stop_limit_s(unit)),
+        *_network(container), "--restart", RESTART_POLICY, "--stop-timeout", str(stop_limit_s(unit)),
         "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
         "--tmpfs", _TMPFS, *(("--tmpfs", _OPEN_HOME) if unit.folder.startswith("/root/") else ()),
         *_limits(unit, container),
@@ -80,6 +81,14 @@ def once_command(image: str, folder: str, user: str, program: str) -> tuple[str,
         *(("--tmpfs", _OPEN_HOME) if folder.startswith("/root/") else ()),
         "--volume", f"{folder}:{folder}", "--entrypoint", program, image,
     )  # fmt: skip
+
+
+def _network(container: Container) -> tuple[str, ...]:
+    if not container.published:
+        return ("--network", "host")
+    doors = (f"[{address}]" if ":" in address else address for address, _ in container.published)
+    ports = (f"{door}:{port}:{port}" for door, (_, port) in zip(doors, container.published, strict=True))
+    return ("--network", "bridge", *(word for port in ports for word in ("--publish", port)))
 
 
 def _limits(unit: Unit, container: Container) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ class EnvoyContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the files depend on. All paths are absolute on the Envoy's host.
 
     `folder` is the Unit's folder; `version` is the Envoy that will read the files ("1.40.0"), empty if
-    unknown.
+    unknown. `bind_address` is where everything listens, if it has a network of its own.
     """
 
     topology: Topology
@@ -57,6 +57,7 @@ class EnvoyContext(msgspec.Struct, frozen=True, kw_only=True):
     key_path: str
     credentials: Credentials
     version: str = ""
+    bind_address: str = ""
 
 
 def render_envoy(context: EnvoyContext) -> tuple[UnitFile, ...]:
@@ -144,7 +145,7 @@ def _doors(context: EnvoyContext) -> tuple[Door, ...]:
             operation_timeout_ms=settings.operation_timeout_ms,
             knows_custom_commands=_has(context.version, _CUSTOM_COMMANDS_SINCE),
             require_client_certificates=context.topology.tls.require_client_certificates,
-            bind_address=context.topology.listens_on(context.envoy),
+            bind_address=context.bind_address or context.topology.listens_on(context.envoy),
         )
         for endpoint in context.topology.endpoints
         if (listener := _listener(endpoint, context.envoy.name))
@@ -178,8 +179,8 @@ def _config(context: EnvoyContext, doors: tuple[Door, ...], pools: Sequence[Pool
             "Certificates that are watched for changes need a node id.",
         ),
         "admin": Noted(
-            {"address": socket_address("127.0.0.1", envoy.admin_port)},
-            "Statistics, health and drain. It has no password, so it must never leave loopback.",
+            {"address": socket_address(context.bind_address or "127.0.0.1", envoy.admin_port)},
+            "Statistics, health and drain. It has no password, so it must never leave the host's loopback.",
         ),
         "overload_manager": _overload_manager(topology.envoy.max_connections),
         "static_resources": {

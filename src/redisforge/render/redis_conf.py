@@ -27,6 +27,10 @@ SHUTDOWN_TIMEOUT_S = 5
 """How long a master that is told to stop waits for lagging replicas; below a Unit's `stop_grace_s` of 10."""
 
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - in a container, whose ports are published at one address
+"""Where a server listens that has a network of its own."""
+
+
 class RedisConfContext(msgspec.Struct, frozen=True, kw_only=True):
     """What redis.conf depends on. All paths are absolute on the node's host.
 
@@ -48,7 +52,7 @@ class RedisConfContext(msgspec.Struct, frozen=True, kw_only=True):
     replication_user: str
     replication_password: Secret
     bind_address: str = ""
-    """Where it listens, if that is translated to the node's address."""
+    """Where it listens, if that is translated to the node's address: one of its host's, or 0.0.0.0 in a container."""
 
 
 def render_redis_conf(context: RedisConfContext) -> Secret:
@@ -103,10 +107,17 @@ def _own_address(bound: str, address: str) -> str:
         ipaddress.ip_address(address)
     except ValueError:
         return ""  # a name can neither be announced nor be a source; Redis finds its address itself
+    if bound != address:
+        source = "" if bound == EVERYWHERE else f"bind-source-addr {bound}\n"
+        return f"""
+# The others reach it at another address, which is translated to its own.
+{source}cluster-announce-ip {address}
+replica-announce-ip {address}
+"""
     return f"""
 # Speak to other nodes from this address and announce it. On 127.0.0.x the kernel would choose 127.0.0.1,
 # the others would learn that address, and the cluster would never form.
-bind-source-addr {bound}
+bind-source-addr {address}
 cluster-announce-ip {address}
 """
 

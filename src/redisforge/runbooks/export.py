@@ -136,7 +136,12 @@ def _cluster(
         proxy = wanted.envoy_path or topology.envoy.path or _SYSTEM_ENVOY
     programs = Programs(replace(engine, server_path=server), replace(envoy, path=proxy))
     root = wanted.root.rstrip("/") or f"{DEFAULT_HOST_FOLDER}/clusters/{topology.name}"
-    here = replace(topology, hosts=tuple(replace(host, ssh=None) for host in topology.hosts))
+    # The composition uses its hosts' network, whatever RedisForge's own containers would do.
+    here = replace(
+        topology,
+        hosts=tuple(replace(host, ssh=None) for host in topology.hosts),
+        docker=replace(topology.docker, network="host"),
+    )
     units = build_units(here, ClusterLayout(root), credentials, programs)
     hosts = tuple(
         ExportedHost(host.name, host.address, processes)

@@ -17,7 +17,7 @@ from redisforge.model.topology import Credentials, EnvoyInstance, Host, RedisNod
 from redisforge.model.unit import CarriedFolder, Container, DataGuard, Handoff, Unit, UnitFile
 from redisforge.render.acl import render_users_acl
 from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
-from redisforge.render.redis_conf import RedisConfContext, render_redis_conf
+from redisforge.render.redis_conf import EVERYWHERE, RedisConfContext, render_redis_conf
 from redisforge.render.settings import untold_text
 from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE, host_layout, programs_folder
 
@@ -32,6 +32,9 @@ _LINGER_LIMIT_S = 5.0
 """An Envoy that refreshes more rarely learns of the failover from its first redirection."""
 _LINGER_MORE_S = 0.5
 """On top of Envoy's refresh: time for the answer (cluster_refresh_timeout is 0.5 s)."""
+
+
+LOOPBACK = "127.0.0.1"
 
 
 class Programs(msgspec.Struct, frozen=True):
@@ -104,7 +107,11 @@ def _contained(unit: Unit, topology: Topology, there: _OnHost) -> Unit:
     else:
         image = docker.redis_image or engine_image(programs.engine.kind, programs.engine.version)
         limits = Container(image, (there.layout.tls,), docker.may_pull, docker.memory_bytes, docker.cpus)
-    return replace(unit, container=replace(limits, log_bytes=docker.log_bytes, log_files=docker.log_files))
+    published = unit.ports if docker.network == "bridge" else ()
+    return replace(
+        unit,
+        container=replace(limits, log_bytes=docker.log_bytes, log_files=docker.log_files, published=published),
+    )
 
 
 def _with_programs(unit: Unit, here: _OnHost) -> Unit:
@@ -145,7 +152,8 @@ def certificate_names(topology: Topology) -> dict[str, tuple[str, ...]]:
     """Who needs a certificate, and the names and addresses that it must be valid for."""
     extra = topology.tls.extra_names
     units = (*topology.own_nodes, *topology.envoys)
-    addresses = {unit.name: dict.fromkeys((unit.address, topology.listens_on(unit))) for unit in units}
+    own = {unit.name: LOOPBACK if topology.is_bridged(unit) else topology.listens_on(unit) for unit in units}
+    addresses = {unit.name: dict.fromkeys((unit.address, own[unit.name])) for unit in units}
     names = {unit.name: (*addresses[unit.name], unit.host, *extra) for unit in units}
     return {**names, OPERATOR_CERTIFICATE: (OPERATOR_CERTIFICATE,)}
 
@@ -175,11 +183,12 @@ def _redis_unit(
         acl_path=f"{folder}/users.acl",
         replication_user=replication,
         replication_password=credentials.password(replication),
-        bind_address=topology.host(node.host).bind_address,
+        bind_address=EVERYWHERE if topology.is_bridged(node) else topology.host(node.host).bind_address,
     )
     bound = topology.listens_on(node)
     guard = DataGuard(
-        address=bound,
+        address=LOOPBACK if topology.is_bridged(node) else bound,
+        known_as=node.address if topology.is_bridged(node) or bound != node.address else "",
         port=node.port,
         data_path=context.data_path,
         persistence=topology.redis.persistence.mode,
@@ -270,6 +279,7 @@ def _envoy_unit(
         key_path=layout.key(envoy.name),
         credentials=credentials,
         version=programs.envoy.version,
+        bind_address=EVERYWHERE if topology.is_bridged(envoy) else "",
     )
     listeners = [
         listener for endpoint in topology.endpoints for listener in endpoint.listeners if listener.envoy == envoy.name

@@ -746,6 +746,18 @@ hosts:
     assert {topology.listens_on(node) for node in topology.nodes} == {"10.0.0.1", "10.0.0.3"}
 
 
+def test_a_bridge_cannot_be_used_on_a_loopback_address(tmp_path: Path) -> None:
+    text = """
+replicas: 0
+docker: {network: bridge}
+hosts:
+  - {name: a, address: 127.0.0.2, runtime: docker}
+"""
+    found = problems(tmp_path, text)
+    assert len(found) == 1
+    assert "cannot reach a at a loopback address. Give the host an address of a network" in found[0]
+
+
 def test_hosts_are_reached_over_ssh_unless_they_are_this_machine(tmp_path: Path) -> None:
     text = """
 replicas: 0

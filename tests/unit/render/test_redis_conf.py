@@ -144,7 +144,10 @@ def test_a_node_speaks_from_its_own_address(address: str, bound: str, announced:
 def test_a_node_behind_address_translation_listens_and_speaks_inside_and_announces_the_outside() -> None:
     conf = read(msgspec.structs.replace(CONTEXT, bind_address="10.9.0.1"))
     assert conf["bind"] == conf["bind-source-addr"] == ["10.9.0.1"]
-    assert conf["cluster-announce-ip"] == ["127.0.0.11"]
+    assert conf["cluster-announce-ip"] == conf["replica-announce-ip"] == ["127.0.0.11"]
+    conf = read(msgspec.structs.replace(CONTEXT, bind_address="0.0.0.0"))
+    assert conf["bind"] == ["0.0.0.0"]
+    assert "bind-source-addr" not in conf
 
 
 @pytest.mark.parametrize(
