@@ -243,18 +243,22 @@ def without(topology: Topology, names: frozenset[str]) -> Topology:
     return replace(topology, nodes=tuple(node for node in topology.nodes if node.name not in names))
 
 
-def as_it_is(topology: Topology, facts: Facts) -> Topology:
-    """`topology` with every node's shard and role as the cluster has them now, and as many shards as it has masters."""
-    owners = newest_owners(facts)
-    counted = replace(topology, shards=len(owners) or topology.shards)
+def numbered_as_it_is(topology: Topology, facts: Facts) -> Topology:
+    """`topology` with every node's shard as the cluster has it now, and as many shards as it has masters."""
+    counted = replace(topology, shards=len(newest_owners(facts)) or topology.shards)
     shards = actual_shards(counted, facts)
+    return replace(counted, nodes=tuple(replace(node, shard=shards[node.name]) for node in topology.nodes))
+
+
+def as_it_is(topology: Topology, facts: Facts) -> Topology:
+    """The same, with every node's role too."""
+    numbered = numbered_as_it_is(topology, facts)
 
     def now(node: RedisNode) -> RedisNode:
         seen: NodeFacts = facts.nodes[node.name]
-        role = seen.role if seen.reachable else node.intended_role
-        return replace(node, shard=shards[node.name], intended_role=role)
+        return replace(node, intended_role=seen.role if seen.reachable else node.intended_role)
 
-    return replace(counted, nodes=tuple(now(node) for node in topology.nodes))
+    return replace(numbered, nodes=tuple(now(node) for node in numbered.nodes))
 
 
 def id_of(facts: Facts, name: str) -> str:

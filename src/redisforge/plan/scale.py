@@ -5,7 +5,8 @@ The order, each phase behind its gate:
     1  the Units of new nodes start, and everybody gets to know them; one that a cut-off run had begun to forget gets
        another id first (plan/renewing.py)
     2  new replicas attach: to the shard that they were placed for, to the master that was named, or where they protect
-       most. New masters stay empty until 4, and have their replicas first: no key is ever in one copy only
+       most. New masters stay empty until 4, and have their replicas first: no key is ever in one copy only. Where all
+       are to have as many, one of a master with too many goes to one with too few
     3  the cluster is in order: all agree on the slots, none is open, replicas in sync, Envoys follow
     4  slots move: to new masters by weight, away from leaving ones by free memory, at no point uncovered
     5  replicas of a master that has been emptied find another one
@@ -43,7 +44,7 @@ from redisforge.plan.refusals import refuse_data_risks
 from redisforge.plan.renewing import renew
 from redisforge.plan.resize import idle_masters
 from redisforge.plan.starting import Wishes, start_units
-from redisforge.plan.view import neediest_master, newest_owners, shard_owner
+from redisforge.plan.view import neediest_master, newest_owners, replicas_of, shard_owner
 
 _MOVE_DEADLINE_S = 60.0
 """After the mover itself has seen the new owners everywhere."""
@@ -53,13 +54,15 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted of the nodes of a topology, which names those that join and those that leave.
 
     `leaving`: nodes to be emptied and removed. `replica_of`: the master (by name) that a new replica was given.
-    `weights` by node name, 1 if not named. `wishes.config_hashes` names the Units that RedisForge runs.
+    `weights` by node name, 1 if not named. `even_replicas`: every master is to have as many as the topology says, and
+    not more. `wishes.config_hashes` names the Units that RedisForge runs.
     """
 
     leaving: frozenset[str] = frozenset()
     replica_of: Mapping[str, str] = {}
     weights: Mapping[str, float] = {}
     threshold_percent: float = 0.0
+    even_replicas: bool = False
     wishes: Wishes = Wishes()
 
 
@@ -79,7 +82,7 @@ def scale_phase(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None
         renew(rest, seen),
         introduce(rest, seen),
         tell_slots(rest, seen),
-        _attach(rest, seen, wanted),
+        _attach(rest, seen, wanted) or _even_out(rest, seen, wanted),
         forget_dead(topology, facts),
     ):
         if phase:
@@ -138,6 +141,47 @@ def _attach(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
     if not steps:
         return None
     return Phase(title="attach the replicas", steps=tuple(steps), gate=Gate("linked", 120.0))
+
+
+def _even_out(topology: Topology, facts: Facts, wanted: Scale) -> Phase | None:
+    """One replica of a master with too many goes to one with too few. A run that was cut off, or a failover meanwhile,
+    leaves them so: Redis itself takes the replicas of a master that becomes a replica along to the new one."""
+    if not wanted.even_replicas:
+        return None
+    declared = {node.name: node for node in topology.nodes}
+    future = new_masters(topology, facts, wanted.leaving)
+    staying = [node for node in (*newest_owners(facts), *future) if node.name not in wanted.leaving]
+    copies = {
+        master.id: [declared[node.name] for node in replicas_of(facts, master.id) if node.name not in wanted.leaving]
+        for master in staying
+    }
+    poor = [master for master in staying if len(copies[master.id]) < topology.replicas]
+    rich = [master for master in staying if len(copies[master.id]) > topology.replicas]
+    if not poor or not rich:
+        return None
+
+    def crowding(node: RedisNode, master: NodeFacts) -> tuple[int, int]:
+        others = [other for other in (declared[master.name], *copies[master.id]) if other is not node]
+        return sum(node.address == other.address for other in others), sum(node.zone == other.zone for other in others)
+
+    giver = max(rich, key=lambda master: (len(copies[master.id]), master.name))
+    node, taker = min(
+        ((node, master) for node in copies[giver.id] for master in poor),
+        key=lambda pair: (
+            crowding(*pair),
+            [-alike for alike in crowding(pair[0], giver)],
+            pair[0].name,
+            pair[1].name,
+        ),
+    )
+    if takes_reads(topology, facts, facts.nodes[node.name]):
+        return refuse_reads(node.name, "it is about to copy the data of another master")
+    why = f"{giver.name} has {len(copies[giver.id])} replicas, and {taker.name} {len(copies[taker.id])}"
+    return Phase(
+        title="attach the replicas",
+        steps=(Replicate(node=node.name, master=taker.name, why=why),),
+        gate=Gate("linked", 120.0),
+    )
 
 
 def _has_left(topology: Topology, facts: Facts, replica: NodeFacts) -> bool:

@@ -19,7 +19,7 @@ from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
 from redisforge.plan.removal import LEAST_MASTERS, refuse_removal
-from redisforge.plan.resize import as_it_is, grow, leaving_nodes, without
+from redisforge.plan.resize import as_it_is, grow, leaving_nodes, numbered_as_it_is, without
 from redisforge.plan.scale import Scale, scale_phase, slot_moves
 from redisforge.plan.starting import Wishes, refuse_unreachable_newcomers
 from redisforge.plan.view import ALL_SLOTS, actual_shards, newest_owners, owned_slots
@@ -53,7 +53,8 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
             "start nodes by what runs the others, then `redisforge scale add HOST:PORT`; `redisforge scale remove` "
             "takes one out",
         )
-        grown = grow(topology, shards, replicas, actual_shards(topology, facts))
+        known = numbered_as_it_is(topology, facts)  # a node's declared shard says nothing after slots have moved
+        grown = grow(known, shards, replicas, {node.name: node.shard for node in known.nodes})
         return replace(grown, shards=shards, replicas=replicas)
 
     decided: set[str] = set()
@@ -64,7 +65,8 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
         decided.update(leaving)
         refuse_removal(topology, facts, leaving, force=True)
         refuse_unreachable_newcomers(topology, facts)  # before they are recorded and declared
-        wanted = Scale(leaving=leaving, weights=_weights(topology, facts, options), wishes=wishes)
+        weights = _weights(topology, facts, options)
+        wanted = Scale(leaving=leaving, weights=weights, even_replicas=True, wishes=wishes)
         return _planner(topology, facts, wanted)
 
     def result(topology: Topology, facts: Facts) -> Topology:

@@ -17,13 +17,15 @@ from changing import (
     shape_of,
     topologies,
     unevenly,
+    with_readers,
 )
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
-from topologies import make_topology
+from topologies import hosts_in_zones, make_topology
 
 from redisforge.errors import NotFoundError, RefusedError
-from redisforge.model.slots import SLOT_COUNT, count
+from redisforge.model.slots import SLOT_COUNT, SlotRange, count
+from redisforge.model.steps import MoveSlots
 from redisforge.model.topology import Role, Topology
 from redisforge.runbooks.scale import Newcomer, Options, add_verb, rebalance_verb, remove_verb, scale_verb
 
@@ -98,6 +100,43 @@ def test_replicas_of_an_emptied_master_count_once_it_has_become_a_replica() -> N
     world.run(verb)
     assert_in_order(world)
     assert_shape(world, 3, 3)
+
+
+def test_replicas_that_follow_an_emptied_master_to_its_new_one_are_evened_out() -> None:
+    """A master that a cut-off run has emptied becomes a replica, and Redis takes its own replicas along."""
+    world = changing_world(with_readers(make_topology(6, 2)))
+    verb = scale_verb(4, 3, Options())
+    planner = world.begin(verb)
+    while phase := world.ask(planner):
+        if phase.title.startswith("attach") and any(seen.title.startswith("move") for seen in world.phases):
+            break
+        world.carry_out(phase.steps)
+        world.wait_for(phase)
+    assert phase
+    emptied = next(node for node in world.facts.reachable_nodes() if node.role is Role.MASTER and not node.slots)
+    heir = next(node.name for node in world.facts.reachable_nodes() if node.master_id == emptied.id)
+    world.fail_over(heir)
+    world.run(verb)
+    assert_in_order(world)
+    assert_shape(world, 4, 3)
+    assert world.ask(world.begin(verb)) is None
+
+
+def test_a_new_replica_stands_apart_from_the_shard_that_it_joins_also_after_slots_have_moved() -> None:
+    """Shards are numbered by their first slot: after a rebalance these numbers are others than those on record."""
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1)))
+    second, third = (node for node in world.facts.reachable_nodes() if node.slots and node.slots[0].first)
+    for source, target, first in ((second, third, 5461), (third, second, 16300)):
+        moved = (SlotRange(first, first + 50),)
+        world.carry_out([MoveSlots(source=source.name, target=target.name, slots=moved, why="by weight, and back")])
+        world.settle()
+    world.run(scale_verb(3, 2, Options()))
+    assert_in_order(world)
+    host_of = {node.name: node.host for node in world.topology.nodes}
+    nodes = world.facts.reachable_nodes()
+    for master in (node for node in nodes if node.slots):
+        copies = [node.name for node in nodes if master.id in (node.id, node.master_id)]
+        assert len({host_of[name] for name in copies}) == 3, f"two copies on one host: {copies}"
 
 
 @many
