@@ -1,10 +1,12 @@
-"""A cluster on three hosts over SSH, processes under their keepers: each host is an sshd of its own on this machine."""
+"""A cluster on three hosts over SSH, processes under their keepers: each host is an sshd of its own on this machine.
+
+The tests are one story about one cluster, in the order in which they stand here.
+"""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from ssh_fleet import Fleet
@@ -14,10 +16,11 @@ pytestmark = pytest.mark.integration
 UNREACHABLE = 7
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path)
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    made = Fleet(tmp_path_factory.mktemp("ssh-hosts"))
     try:
+        made.cluster.up()
         yield made
     finally:
         made.close()
@@ -25,7 +28,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def test_a_cluster_lives_on_hosts_over_ssh(fleet: Fleet) -> None:
     cluster = fleet.cluster
-    cluster.up()
     assert cluster.is_healthy()
     assert cluster.up() == []
     for name in fleet.servers:
@@ -39,14 +41,10 @@ def test_a_cluster_lives_on_hosts_over_ssh(fleet: Fleet) -> None:
     lines = cluster.run("logs", "redis-1", "-n", "3")
     assert lines.status == 0
     assert len(lines.stdout.splitlines()) == 3
-    down = cluster.run("down", "--purge", "--yes")
-    assert down.status == 0, str(down)
-    assert not any((fleet.folder_of(name) / "clusters" / "main").exists() for name in fleet.servers)
 
 
 def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_looked_after(fleet: Fleet) -> None:
     cluster = fleet.cluster
-    cluster.up()
     fleet.servers["h2"].stop()
     said = [problem for problem in cluster.problems() if "its host cannot be reached" in problem]
     assert {line.split(":")[0] for line in said} == {n["name"] for n in cluster.nodes().values() if n["host"] == "h2"}
@@ -59,3 +57,10 @@ def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_looked_after(
     fleet.servers["h2"].start()
     cluster.up()
     assert {node["state"] for node in cluster.nodes().values()} == {"ok"}
+
+
+def test_a_purge_leaves_nothing_on_the_hosts(fleet: Fleet) -> None:
+    assert all((fleet.folder_of(name) / "clusters" / "main").exists() for name in fleet.servers)
+    down = fleet.cluster.run("down", "--purge", "--yes")
+    assert down.status == 0, str(down)
+    assert not any((fleet.folder_of(name) / "clusters" / "main").exists() for name in fleet.servers)
