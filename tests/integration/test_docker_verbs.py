@@ -1,4 +1,4 @@
-"""Verbs that change a running cluster, on containers over several hosts, under load: clients notice nothing."""
+"""An upgrade to another image, on containers over several hosts, under load. All other verbs: test_bed_docker."""
 
 from __future__ import annotations
 
@@ -45,23 +45,6 @@ def images(fleet: DockerFleet) -> dict[str, str]:
         for host in fleet.hosts.values()
         for unit, container in fleet.containers(host).items()
     }
-
-
-def test_a_restart_of_all_nodes_is_not_noticed(fleet: DockerFleet) -> None:
-    before = fleet.all_containers()
-    assert carried_out(fleet, "restart")
-    after = fleet.all_containers()
-    assert {unit for unit in after if after[unit] != before[unit]} == {unit for unit in after if unit != "envoy-1"}
-
-
-def test_a_setting_that_a_running_server_can_be_told_restarts_nothing(fleet: DockerFleet) -> None:
-    before = fleet.all_containers()
-    fleet.cluster.declare(memory={"max": "80mb"})
-    assert carried_out(fleet, "apply-config")
-    assert fleet.all_containers() == before
-    for name in fleet.cluster.nodes():
-        with fleet.cluster.node_client(name) as client:
-            assert client.config_get("maxmemory") == {"maxmemory": str(80 << 20)}
 
 
 def test_another_version_of_the_engine_is_another_image(fleet: DockerFleet) -> None:
