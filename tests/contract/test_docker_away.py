@@ -1,4 +1,4 @@
-"""A host whose Docker is missing or does not answer: nothing is taken for done."""
+"""A host whose Docker is missing, too old or does not answer, or has unfit images: nothing is taken for done."""
 
 from __future__ import annotations
 
@@ -45,21 +45,75 @@ def is_there(path: str) -> bool:
     return Path(path).exists()
 
 
+def runtime_and_unit(tmp_path: Path) -> tuple[DockerRuntime, Unit]:
+    layout = ClusterLayout(str(tmp_path / "main"))
+    unit = Unit(
+        name="redis-1", kind="redis", host="local", folder=layout.unit("redis-1"), argv=("/bin/true",), files=(),
+        ports=(), container=Container("redisforge/redis:8.6.3", (layout.tls,)),
+    )  # fmt: skip
+    return DockerRuntime(LocalTransport(), layout, DockerHost("main", "redisforge-main-")), unit
+
+
+def put_docker(programs: Path, script: str) -> None:
+    (programs / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    (programs / "docker").chmod(0o755)
+
+
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize(("answers", "what"), [("missing", "not installed"), ("silent", "not running")])
 async def test_every_use_says_what_is_wrong_with_docker(
     use: str, answers: str, what: str, programs: Path, tmp_path: Path
 ) -> None:
     if answers == "silent":
-        (programs / "docker").write_text(f"#!/bin/sh\necho '{NO_ANSWER}' >&2\nexit 1\n")
-        (programs / "docker").chmod(0o755)
-    layout = ClusterLayout(str(tmp_path / "main"))
-    runtime = DockerRuntime(LocalTransport(), layout, DockerHost("main", "redisforge-main-"))
-    unit = Unit(
-        name="redis-1", kind="redis", host="local", folder=layout.unit("redis-1"), argv=("/bin/true",), files=(),
-        ports=(), container=Container("redisforge/redis:8.6.3", (layout.tls,)),
-    )  # fmt: skip
+        put_docker(programs, f"echo '{NO_ANSWER}' >&2\nexit 1")
+    runtime, unit = runtime_and_unit(tmp_path)
     with pytest.raises(HostError, match=what) as raised:
         await USES[use](runtime, unit)
     assert raised.value.next_step
     assert not is_there(unit.folder)
+
+
+ANSWERS = """
+case "$*" in
+  version*) printf '%s\\tamd64\\n' "$VERSION" ;;
+  "image inspect --format"*) printf 'redis\\t%s\\n' "$IMAGE_FOR" ;;
+  "image inspect"*) ;;
+  *) echo "asked to: $*" >&2; exit 125 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "image_for", "what", "why"),
+    [
+        ("19.03.15", "amd64", "Docker is too old", "it is 19.03.15, and 20.10 or newer is needed"),
+        ("1.13.1-rc2", "amd64", "Docker is too old", "it is 1.13.1-rc2"),
+        ("20.10.0", "arm64", "an image is for another architecture", "redis:8.6.3 is for arm64, and the host is amd64"),
+    ],
+)
+async def test_nothing_starts_where_docker_or_an_image_cannot_do_it(
+    version: str, image_for: str, what: str, why: str, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERSION", version)
+    monkeypatch.setenv("IMAGE_FOR", image_for)
+    put_docker(programs, ANSWERS)
+    runtime, unit = runtime_and_unit(tmp_path)
+    with pytest.raises(HostError, match=what) as raised:
+        await runtime.start([unit])
+    assert raised.value.where == "local"
+    assert why in raised.value.why
+    assert raised.value.next_step
+    assert not is_there(unit.folder)
+
+
+async def test_a_new_docker_with_a_fitting_image_gets_as_far_as_the_container(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake answers nothing else: what the two refusals above do not let happen is what happens here."""
+    monkeypatch.setenv("VERSION", "20.10.0+dfsg1")
+    monkeypatch.setenv("IMAGE_FOR", "amd64")
+    put_docker(programs, ANSWERS)
+    runtime, unit = runtime_and_unit(tmp_path)
+    with pytest.raises(HostError, match="redis-1 was not started") as raised:
+        await runtime.start([unit])
+    assert "asked to: run" in raised.value.why

@@ -8,6 +8,7 @@ so is the server of anybody else's image: it is started again by Docker, but han
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -19,6 +20,7 @@ from redisforge.fleet.docker_reading import read_units
 from redisforge.fleet.runtime import PERMIT, UNITS_FOLDER, UnitFolders
 from redisforge.fleet.transport import CommandResult, Transport
 from redisforge.model.facts import UnitFacts
+from redisforge.model.images import DOCKER_FLOOR
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Container, Unit, UnitFile
 from redisforge.render.container import ContainerIdentity, create_command
@@ -141,7 +143,9 @@ class DockerRuntime(UnitFolders):
         may_pull = any(container.may_pull for container in containers)
         limit_s = _PULL_LIMIT_S if may_pull else _ASK_LIMIT_S
         result = await self._sh(scripts.IMAGES, "yes" if may_pull else "no", *images, timeout_s=limit_s)
-        found = dict(line.split("\t") for line in result.stdout.splitlines())
+        own, *lines = (line.split("\t") for line in result.stdout.splitlines())
+        self._refuse_old(own[0])
+        found = {name: told[0] for name, *told in lines}
         missing = [image for image in images if found.get(image, "-") == "-"]
         if missing:
             pulled = "it could not be pulled: " + _last_line(result.stderr) if may_pull else "nothing is pulled"
@@ -151,7 +155,27 @@ class DockerRuntime(UnitFolders):
                 why=f"docker has no image of that name there, and {pulled}",
                 next_step="`redisforge images build`, then `redisforge images push`, bring RedisForge's own there",
             )
+        foreign = [f"{name} is for {told[1]}" for name, *told in lines if told[1:] and told[1:] != own[1:]]
+        if foreign:
+            raise HostError(
+                "an image is for another architecture",
+                where=self._transport.host,
+                why=f"{', '.join(foreign)}, and the host is {own[1]}",
+                next_step=f"`redisforge images build` on a machine that is {own[1]} too, and `redisforge images push`",
+            )
         return {image: bool(label) and label != "<no value>" for image, label in found.items()}
+
+    def _refuse_old(self, version: str) -> None:
+        """Raises HostError for a Docker that lacks what is asked of it."""
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < DOCKER_FLOOR:
+            floor = ".".join(map(str, DOCKER_FLOOR))
+            raise HostError(
+                "Docker is too old",
+                where=self._transport.host,
+                why=f"it is {version}, and {floor} or newer is needed",
+                next_step="update Docker there, and run the same command again",
+            )
 
     async def _put(self, files: Sequence[UnitFile]) -> tuple[str, ...]:
         changed = await super()._put(files)

@@ -43,15 +43,18 @@ done
 """
 
 IMAGES = """
-# MAY_PULL IMAGE... : for each image a line "name <tab> program label"; one that is missing has the label "-".
+# MAY_PULL IMAGE... : a line "version <tab> architecture" of Docker itself; then for each image a line
+# "name <tab> program label <tab> architecture"; one that is missing has the label "-".
 may_pull=$1; shift
+docker version --format '{{.Server.Version}}{{"\t"}}{{.Server.Arch}}' || exit 1
 for image in "$@"; do
   if ! docker image inspect "$image" >/dev/null 2>&1; then
     [ "$may_pull" = yes ] && docker pull --quiet "$image" >/dev/null
   fi
-  label=$(docker image inspect --format '{{index .Config.Labels "io.redisforge.program"}}' "$image" 2>/dev/null) \
-    || { docker version >/dev/null || exit 1; label=-; }
-  printf '%s\\t%s\\n' "$image" "$label"
+  told=$(docker image inspect \
+    --format '{{index .Config.Labels "io.redisforge.program"}}{{"\t"}}{{.Architecture}}' "$image" 2>/dev/null) \
+    || { docker version >/dev/null || exit 1; told=-; }
+  printf '%s\\t%s\\n' "$image" "$told"
 done
 """
 

@@ -29,6 +29,8 @@ VERSION_LABEL = "io.redisforge.version"
 
 PROGRAMS_PATH = "/usr/lib/redisforge"
 """The keeper, what it loads, and the health check."""
+DOCKER_FLOOR = (20, 10)
+"""The oldest Docker that is worked with: the first that can be told not to pull (`docker run --pull never`)."""
 KEEPER_PATH = f"{PROGRAMS_PATH}/keeper.py"
 KEEPER_FILES = ("keeper.py", "handoff.py", "peers.py")
 """The keeper and the programs that it loads from its own folder."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from redisforge.model.host_facts import FleetLook, HostFacts
 from redisforge.model.host_report import Check, FixKind, Verdict
+from redisforge.model.images import DOCKER_FLOOR
 from redisforge.plan.host_fleet_checks import check_fleet
 from redisforge.plan.host_kernel_checks import check_kernel
 from redisforge.plan.host_needs import HostNeeds
@@ -19,7 +20,6 @@ ARCHITECTURES = ("x86_64", "aarch64")
 """For which there are packages of Redis, Valkey and Envoy."""
 PYTHON_FLOOR = (3, 9)
 """What the keeper needs (fleet/keeper.py)."""
-DOCKER_FLOOR = (20, 10)
 GOOD_STORAGE_DRIVERS = ("overlay2", "overlayfs", "btrfs", "zfs")
 """Docker's storage drivers without a word of warning in its documentation."""
 BYTES_TO_BEGIN = 16 * 1024 * 1024
