@@ -75,7 +75,7 @@ async def test_every_use_says_what_is_wrong_with_docker(
 
 ANSWERS = """
 case "$*" in
-  version*) printf '%s\\tamd64\\n' "$VERSION" ;;
+  version*) printf '%s amd64\\n' "$VERSION" ;;
   "image inspect --format"*) printf 'redis\\t%s\\n' "$IMAGE_FOR" ;;
   "image inspect"*) ;;
   *) echo "asked to: $*" >&2; exit 125 ;;

@@ -1,8 +1,9 @@
-"""What every Runtime does alike: a small real program under a keeper, and the Units in memory."""
+"""What every Runtime does alike: a small real program under a keeper, one in a container, and the Units in memory."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,16 @@ import msgspec
 import pytest
 from unit_host import SLEEP, UnitHost
 
+import docker_bed
+from docker_bed import DockerBed
+from redisforge.fleet.docker import DockerHost, DockerRuntime
 from redisforge.fleet.fake import FakeRuntime
 from redisforge.fleet.runtime import Runtime
+from redisforge.fleet.transport import LocalTransport
 from redisforge.model.facts import UnitFacts, UnitState
 from redisforge.model.secret import Secret
-from redisforge.model.unit import Unit, UnitFile
+from redisforge.model.unit import Container, Unit, UnitFile
+from redisforge.render.container import FOLDER_LABEL
 
 
 class Subject(NamedTuple):
@@ -25,6 +31,8 @@ class Subject(NamedTuple):
 
     runtime: Runtime
     unit: Callable[..., Unit]
+    own_keeper: bool = True
+    """Whether a process beside the Unit's own keeps it."""
 
 
 @pytest.fixture
@@ -34,8 +42,43 @@ def units(tmp_path: Path) -> Iterator[UnitHost]:
     host.close()
 
 
-@pytest.fixture(params=["process", "fake"])
+OBEDIENT = ("/bin/sh", "-c", "trap 'exit 0' TERM; echo ready; sleep 300 & wait")
+"""As PID 1 of a container: the kernel keeps signals from it that it does not ask for."""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[DockerBed]:
+    try:
+        with docker_bed.running() as made:
+            made.base_image()
+            yield made
+    except docker_bed.UnavailableError as error:
+        pytest.skip(f"no engine of Docker for tests: {error}")
+
+
+@pytest.fixture
+def containers(request: pytest.FixtureRequest, units: UnitHost) -> Iterator[Subject]:
+    """Containers of a plain image: PID 1 is the Unit's program, and Docker its keeper."""
+    engine: DockerBed = request.getfixturevalue("engine")
+    prefix = f"redisforge-test-{os.getpid()}-{request.node.name.partition('[')[0][-40:]}-"
+    image = Container(docker_bed.BASE_IMAGE, (units.layout.tls,))
+
+    def unit(name: str = "one", variant: str = "") -> Unit:
+        files = (UnitFile("settings.conf", variant),)
+        return units.unit(name, (*OBEDIENT, variant), files=files, container=image, open_files=0)
+
+    yield Subject(DockerRuntime(LocalTransport(), units.layout, DockerHost("main", prefix)), unit, own_keeper=False)
+    left = engine.docker("ps", "--all", "--quiet", "--filter", f"label={FOLDER_LABEL}={units.path}").split()
+    if left:
+        engine.docker("rm", "--force", "--volumes", *left)
+
+
+@pytest.fixture(params=["process", "docker", "fake"])
 def subject(request: pytest.FixtureRequest, units: UnitHost) -> Subject:
+    if request.param == "docker":
+        made: Subject = request.getfixturevalue("containers")
+        return made
+
     def unit(name: str = "one", variant: str = "") -> Unit:
         return units.unit(name, (*SLEEP, variant), files=(UnitFile("settings.conf", variant),))
 
@@ -69,7 +112,7 @@ async def test_a_started_unit_runs_with_the_hash_of_its_configuration(subject: S
     assert facts.config_hash == unit.config_hash
     assert facts.pid > 0
     assert facts.keeper_pid > 0
-    assert facts.keeper_pid != facts.pid
+    assert (facts.keeper_pid != facts.pid) is subject.own_keeper
     assert (facts.restart_count, facts.reason) == (0, "")
     assert not facts.has_cluster_config
 
@@ -143,7 +186,8 @@ async def test_several_units_are_started_and_stopped_at_once_and_one_alone(subje
     await subject.runtime.start([subject.unit(name) for name in names])
     before = await running(subject.runtime, *names)
     assert set(before) == set(names)
-    assert len({facts.pid for facts in before.values()} | {facts.keeper_pid for facts in before.values()}) == 6
+    pids, keepers = ({getattr(facts, kind) for facts in before.values()} for kind in ("pid", "keeper_pid"))
+    assert (len(pids), len(keepers), len(pids | keepers)) == (3, 3, 6 if subject.own_keeper else 3)
 
     await subject.runtime.stop(["two"])
     after = await subject.runtime.observe()

@@ -143,8 +143,10 @@ class DockerRuntime(UnitFolders):
         may_pull = any(container.may_pull for container in containers)
         limit_s = _PULL_LIMIT_S if may_pull else _ASK_LIMIT_S
         result = await self._sh(scripts.IMAGES, "yes" if may_pull else "no", *images, timeout_s=limit_s)
-        own, *lines = (line.split("\t") for line in result.stdout.splitlines())
-        self._refuse_old(own[0])
+        own, *told_of = result.stdout.splitlines()
+        version, architecture = own.split()
+        self._refuse_old(version)
+        lines = [line.split("\t") for line in told_of]
         found = {name: told[0] for name, *told in lines}
         missing = [image for image in images if found.get(image, "-") == "-"]
         if missing:
@@ -155,13 +157,13 @@ class DockerRuntime(UnitFolders):
                 why=f"docker has no image of that name there, and {pulled}",
                 next_step="`redisforge images build`, then `redisforge images push`, bring RedisForge's own there",
             )
-        foreign = [f"{name} is for {told[1]}" for name, *told in lines if told[1:] and told[1:] != own[1:]]
+        foreign = [f"{name} is for {told[1]}" for name, *told in lines if told[1:] and told[1] != architecture]
         if foreign:
             raise HostError(
                 "an image is for another architecture",
                 where=self._transport.host,
-                why=f"{', '.join(foreign)}, and the host is {own[1]}",
-                next_step=f"`redisforge images build` on a machine that is {own[1]} too, and `redisforge images push`",
+                why=f"{', '.join(foreign)}, and the host is {architecture}",
+                next_step=f"`redisforge images build` on a machine that is {architecture}, and `redisforge images push`",
             )
         return {image: bool(label) and label != "<no value>" for image, label in found.items()}
 

@@ -43,10 +43,10 @@ done
 """
 
 IMAGES = """
-# MAY_PULL IMAGE... : a line "version <tab> architecture" of Docker itself; then for each image a line
+# MAY_PULL IMAGE... : a line "version architecture" of Docker itself; then for each image a line
 # "name <tab> program label <tab> architecture"; one that is missing has the label "-".
 may_pull=$1; shift
-docker version --format '{{.Server.Version}}{{"\t"}}{{.Server.Arch}}' || exit 1
+docker version --format '{{.Server.Version}} {{.Server.Arch}}' || exit 1
 for image in "$@"; do
   if ! docker image inspect "$image" >/dev/null 2>&1; then
     [ "$may_pull" = yes ] && docker pull --quiet "$image" >/dev/null
