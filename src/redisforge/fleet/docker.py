@@ -163,7 +163,7 @@ class DockerRuntime(UnitFolders):
                 "an image is for another architecture",
                 where=self._transport.host,
                 why=f"{', '.join(foreign)}, and the host is {architecture}",
-                next_step=f"`redisforge images build` on a machine that is {architecture}, and `redisforge images push`",
+                next_step=f"`redisforge images build` on a machine of {architecture}, then `redisforge images push`",
             )
         return {image: bool(label) and label != "<no value>" for image, label in found.items()}
 
