@@ -88,7 +88,7 @@ def test_the_reason_follows_what_the_peers_say(units: UnitHost, guarded: Guarded
     units.await_log("still expects slots 0-5460")
     peer.view = (OTHER, node_line(MY_ID, PORT, "master", "0-100"))
     units.await_log("still expects slots 0-100 of it")
-    assert "0-100" in units.reach(UnitState.HELD).reason
+    until(lambda: " 0-100 " in units.reach(UnitState.HELD).reason, "the state follows the log")
 
 
 def test_a_held_unit_is_stopped_at_once(units: UnitHost, guarded: Guarded) -> None:
