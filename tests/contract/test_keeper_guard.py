@@ -101,6 +101,14 @@ def test_a_lost_node_is_held_while_a_peer_expects_its_slots(
     )
 
 
+def test_behind_address_translation_the_others_know_the_node_by_another_address(
+    peer: FakePeer, guard: MakeGuard, data: Path
+) -> None:
+    peer.view = (OTHER, node_line(NEW_ID, PORT, "master", "0-5460", address="203.0.113.7"))
+    assert verdict(guard(peer.address)) == FINE
+    assert "still expects slots 0-5460 of it" in verdict(guard(peer.address, known_as="203.0.113.7"))
+
+
 @pytest.mark.parametrize(
     "view",
     [

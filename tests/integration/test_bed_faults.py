@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from bed_cluster import BedCluster
@@ -12,7 +13,7 @@ from cluster_tool import until
 from load import Load
 from verbs import after_lines, cut, done, loaded
 
-from testbed.hosts import Bed
+from testbed.hosts import Bed, BedHost
 
 pytestmark = pytest.mark.integration
 
@@ -72,41 +73,45 @@ def test_an_up_that_is_killed_again_and_again_ends_well(bedded: BedCluster) -> N
     assert cluster.up() == []
 
 
-def test_a_host_that_dies_is_replaced_named_and_healed(bedded: BedCluster) -> None:
+@contextlib.contextmanager
+def without_a_master(
+    bedded: BedCluster, away: Callable[[BedHost], None], back: Callable[[BedHost], None]
+) -> Generator[str]:
+    """The host of a master is away until a replica has taken over, and during the block, which is given the master's
+    name. What was there before, and what is written meanwhile, is there at the end, when all is well again."""
     cluster = bedded.cluster
-    keys = cluster.write_keys(300, "killed")
+    keys = cluster.write_keys(300, "before")
     cluster.await_copies()
     master = bedded.master_elsewhere()
     host = bedded.host_of(master)
-    host.power_off()
+    away(host)
     try:
         taken_over(bedded, master)
         assert cluster.read_keys(keys) == keys
-        later = cluster.write_keys(100, "while-away")
-        assert any(host.name in problem for problem in cluster.problems()), cluster.problems()
+        keys |= cluster.write_keys(300, "since")
+        yield master
     finally:
-        host.power_on()
+        back(host)
     settle(bedded)
-    assert cluster.read_keys({**keys, **later}) == {**keys, **later}
+    assert cluster.read_keys(keys) == keys
+
+
+def test_a_host_that_dies_is_replaced_named_and_healed(bedded: BedCluster) -> None:
+    with without_a_master(bedded, BedHost.power_off, BedHost.power_on) as master:
+        name = bedded.host_of(master).name
+        assert any(name in problem for problem in bedded.cluster.problems()), bedded.cluster.problems()
 
 
 def test_a_host_that_was_cut_off_comes_back_as_a_replica(bedded: BedCluster) -> None:
-    """What was acknowledged and copied before, and all since the takeover, is there. (What the old master took in
-    between, alone, is lost by design of Redis: it stops taking writes after the node timeout.)"""
-    cluster = bedded.cluster
-    keys = cluster.write_keys(300, "cut")
-    cluster.await_copies()
-    master = bedded.master_elsewhere()
-    host = bedded.host_of(master)
-    host.cut_off()
-    try:
-        taken_over(bedded, master)
-        later = cluster.write_keys(300, "since")
-    finally:
+    """(What the old master alone took in between is lost by design of Redis: it stops that after the node timeout.)"""
+
+    def back(host: BedHost) -> None:
         host.reconnect()
-    until(lambda: cluster.nodes()[master]["role"] == "replica", "the old master follows the new one", HEAL_S)
-    settle(bedded)
-    assert cluster.read_keys({**keys, **later}) == {**keys, **later}
+        name = next(name for name, node in bedded.cluster.nodes().items() if node["host"] == host.name)
+        until(lambda: bedded.cluster.nodes()[name]["role"] == "replica", "it follows the new master", HEAL_S)
+
+    with without_a_master(bedded, BedHost.cut_off, back):
+        pass
 
 
 def test_a_host_that_reboots_comes_back_by_itself(bedded: BedCluster) -> None:

@@ -44,7 +44,8 @@ def test_hosts_are_checked_before_and_while_the_cluster_runs(fleet: Fleet) -> No
     before = checked(fleet)
     for name in HOSTS:
         assert before[name, "reachable by the others"]["verdict"] == "Pass", before
-        assert before[name, "round trip"]["verdict"] in ("Pass", "Warn"), "how long it takes is for the machine to say"
+        assert before[name, "round trip"]["verdict"] != "Fail", "a busy machine may be slow"
+        assert "the farthest" in before[name, "round trip"]["what"]
         assert before[name, "ports"]["what"].endswith("free")
         assert before[name, "python3"]["verdict"] == "Pass"
         assert before[name, "clock"]["verdict"] == "Pass"

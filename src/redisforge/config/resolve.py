@@ -82,7 +82,7 @@ def hosts_of(declaration: Declaration, folder: Path = Path()) -> tuple[Host, ...
     return tuple(
         Host(
             name=host.name,
-            address=host.announce_address or host.address,
+            address=host.known_at,
             zone=host.zone or host.name,
             ssh=_ssh_access(host, folder) if is_remote(host) else None,
             folder=(host.folder or DEFAULT_HOST_FOLDER) if is_remote(host) else "",
@@ -96,7 +96,7 @@ def hosts_of(declaration: Declaration, folder: Path = Path()) -> tuple[Host, ...
 
 def is_remote(host: HostOptions) -> bool:
     """Whether the host is reached over SSH."""
-    return not is_loopback(host.announce_address or host.address) if host.ssh is None else host.ssh
+    return not is_loopback(host.known_at) if host.ssh is None else host.ssh
 
 
 def _ssh_access(host: HostOptions, folder: Path) -> SshAccess:

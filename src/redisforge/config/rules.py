@@ -100,7 +100,7 @@ def _hosts(declaration: Declaration) -> Iterator[BrokenRule]:
 
 
 def _ways_to_hosts(declaration: Declaration) -> Iterator[BrokenRule]:
-    closed = [host.name for host in declaration.hosts if is_loopback(host.announce_address or host.address)]
+    closed = [host.name for host in declaration.hosts if is_loopback(host.known_at)]
     if closed and len(closed) < len(declaration.hosts):
         yield BrokenRule(
             (("hosts",),),
@@ -117,9 +117,8 @@ def _ways_to_hosts(declaration: Declaration) -> Iterator[BrokenRule]:
     first: dict[str, str] = {}
     reached: dict[tuple[object, ...], str] = {}
     for index, host in enumerate(declaration.hosts):
-        address = host.announce_address or host.address
-        other = first.setdefault(address, host.name)
-        place = (host.ssh_address or address, host.ssh_port or SSH_PORT, host.ssh_jump, host.folder)
+        other = first.setdefault(host.known_at, host.name)
+        place = (host.ssh_address or host.known_at, host.ssh_port or SSH_PORT, host.ssh_jump, host.folder)
         same = reached.setdefault(place, host.name) if is_remote(host) else host.name
         if same not in (host.name, other):
             yield BrokenRule(

@@ -64,7 +64,7 @@ class HostOptions(Options):
 
     name: HostName = Field(description="The host's name, unique in the cluster.")
     address: Address = Field(
-        description="The IP address at which the other hosts and the clients reach what runs there."
+        description="The IP address at which what runs there listens, and the other hosts and the clients reach it."
     )
     announce_address: Address | None = option(
         None,
@@ -103,6 +103,11 @@ class HostOptions(Options):
         "Where RedisForge keeps everything that it has on a host reached over SSH; ssh_user must be able to write "
         "there. Empty: /var/lib/redisforge.",
     )
+
+    @property
+    def known_at(self) -> str:
+        """The address at which the others reach it."""
+        return self.announce_address or self.address
 
 
 class PlacementOptions(Options):

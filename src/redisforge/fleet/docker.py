@@ -8,7 +8,6 @@ so is the server of anybody else's image: it is started again by Docker, but han
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -23,6 +22,7 @@ from redisforge.model.facts import UnitFacts
 from redisforge.model.images import DOCKER_FLOOR
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Container, Unit, UnitFile
+from redisforge.model.versions import version_of
 from redisforge.render.container import ContainerIdentity, create_command
 
 _ASK_LIMIT_S = 60.0
@@ -104,18 +104,20 @@ class DockerRuntime(UnitFolders):
             raise ValueError(f"{unit.name} has no container")
         identity = ContainerIdentity(self.container_name(unit.name), self._host.cluster, self._layout.folder)
         kept = keepers[unit.container.image] and unit.kind == "redis"
-        asked = unit if self._limits_files else msgspec.structs.replace(unit, open_files=0)
-        command = create_command(asked, unit.container, identity, kept=kept)
         is_guarded = unit.guard is not None and not kept and unit.name not in permitted
         data = unit.guard.data_path if unit.guard and is_guarded else ""
         permit = "yes" if unit.name in permitted else "no"
-        arguments = (self._layout.folder, unit.folder, identity.name, data, permit, *command)
-        result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
+        arguments = (self._layout.folder, unit.folder, identity.name, data, permit)
+
+        async def make(asked: Unit, container: Container) -> CommandResult:
+            command = create_command(asked, container, identity, kept=kept)
+            return await self._sh(scripts.START, *arguments, *command, timeout_s=_START_LIMIT_S, check=False)
+
+        unlimited = msgspec.structs.replace(unit, open_files=0)
+        result = await make(unit if self._limits_files else unlimited, unit.container)
         if "rlimit" in result.stderr:  # it may not give more open files than it has itself: as many, then
             self._limits_files = False
-            command = create_command(msgspec.structs.replace(unit, open_files=0), unit.container, identity, kept=kept)
-            arguments = (*arguments[:5], *command)
-            result = await self._sh(scripts.START, *arguments, timeout_s=_START_LIMIT_S, check=False)
+            result = await make(unlimited, unit.container)
         if result.exit_status:
             raise self._not_started(unit, identity, result)
 
@@ -169,8 +171,7 @@ class DockerRuntime(UnitFolders):
 
     def _refuse_old(self, version: str) -> None:
         """Raises HostError for a Docker that lacks what is asked of it."""
-        numbers = re.match(r"(\d+)\.(\d+)", version)
-        if numbers and (int(numbers[1]), int(numbers[2])) < DOCKER_FLOOR:
+        if (0, 0) < version_of(version) < DOCKER_FLOOR:
             floor = ".".join(map(str, DOCKER_FLOOR))
             raise HostError(
                 "Docker is too old",

@@ -41,6 +41,7 @@ if shown=$(within 10 docker info --format '{{.ServerVersion}}|{{.Driver}}' 2>&1)
 then
 say docker.server "${shown%%|*}"
 say docker.driver "${shown##*|}"
+say docker.published "$(within 10 docker ps --filter "label=io.redisforge.folder=$folder" --format '{{.Ports}}' 2>/dev/null)"
 else say docker.problem "$(printf '%s' "$shown" | tail -n 2)"
 fi
 fi

@@ -20,6 +20,8 @@ from redisforge.model.host_facts import (
 
 UNLIMITED = 1 << 62
 """Stands for `unlimited`."""
+_PUBLISHED = re.compile(r"([\d.]+|\[[\da-f:]+\]):(\d+)(?:-(\d+))?->")
+"""As `docker ps` shows them, neighbours as one: 10.0.0.1:7001-7002->7001-7002/tcp."""
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
@@ -120,6 +122,11 @@ def _docker(said: dict[str, str]) -> DockerFacts:
         server=said.get("docker.server", ""),
         storage_driver=said.get("docker.driver", ""),
         problem=said.get("docker.problem", "").strip(" |"),
+        published=tuple(
+            (found[1].strip("[]"), port)
+            for found in _PUBLISHED.finditer(said.get("docker.published", ""))
+            for port in range(int(found[2]), int(found[3] or found[2]) + 1)
+        ),
     )
 
 

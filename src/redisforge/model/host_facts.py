@@ -13,13 +13,17 @@ class ClockSample(msgspec.Struct, frozen=True):
 
 
 class DockerFacts(msgspec.Struct, frozen=True):
-    """Docker, as this user sees it. `problem`: why the engine does not answer; empty if it does."""
+    """Docker, as this user sees it. `problem`: why the engine does not answer; empty if it does.
+
+    `published`: (address, port) of every port that leads into a container of this cluster.
+    """
 
     client: str = ""
     """Its version; empty: there is no docker command."""
     server: str = ""
     storage_driver: str = ""
     problem: str = ""
+    published: tuple[tuple[str, int], ...] = ()
 
 
 class FolderFacts(msgspec.Struct, frozen=True):

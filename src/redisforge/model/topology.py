@@ -276,6 +276,10 @@ class Topology(msgspec.Struct, frozen=True):
         bound = next((host.bind_address for host in self.hosts if host.name == unit.host), "")
         return bound or unit.address
 
+    def asked_at(self, unit: RedisNode | EnvoyInstance) -> str:
+        """The address at which it is asked by what runs beside it."""
+        return "127.0.0.1" if self.is_bridged(unit) else self.listens_on(unit)
+
     def is_bridged(self, unit: RedisNode | EnvoyInstance) -> bool:
         """Whether it runs in a container that has a network of its own: inside, it listens on every address."""
         return self.docker.network == "bridge" and self.host(unit.host).runtime == "docker"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from redisforge.model.host_facts import FleetLook, HostFacts
 from redisforge.model.host_report import Check, FixKind, Verdict
 from redisforge.model.images import DOCKER_FLOOR
+from redisforge.model.versions import version_of
 from redisforge.plan.host_fleet_checks import check_fleet
 from redisforge.plan.host_kernel_checks import check_kernel
 from redisforge.plan.host_needs import HostNeeds
@@ -66,12 +67,6 @@ def check_machine(facts: HostFacts, needs: HostNeeds, operator_architecture: str
     yield _disk_speed(facts, needs)
     yield _memory(facts, needs)
     yield _cores(facts, needs)
-
-
-def version_of(text: str) -> tuple[int, int]:
-    """Major and minor number of a version's text; (0, 0) without any."""
-    parts = [int(part) for part in text.split(".")[:2] if part.isdigit()]
-    return (parts[0], parts[1] if len(parts) > 1 else 0) if parts else (0, 0)
 
 
 def _check(facts: HostFacts, name: str, verdict: Verdict, what: str, cure: str = "", fix: FixKind = "") -> Check:

@@ -41,10 +41,8 @@ def _ports(facts: HostFacts, needs: HostNeeds) -> Check:
     taken: list[str] = []
     own = 0
     for wanted in needs.ports:
-        held = [
-            socket for socket in facts.listeners if takes(socket, wanted.bind_address or wanted.address, wanted.port)
-        ]
-        strangers = [socket for socket in held if not _is_own(socket, needs)]
+        held = [socket for socket in facts.listeners if takes(socket, *wanted.socket)]
+        strangers = [socket for socket in held if not _is_own(socket, facts, needs)]
         own += bool(held) and not strangers
         taken += [f"{wanted.unit} needs {wanted.port}: in use by {_who(socket)}" for socket in strangers[:1]]
     if taken:
@@ -64,8 +62,10 @@ def takes(socket: ListeningSocket, address: str, port: int) -> bool:
     return socket.port == port and socket.address in (address, *WILDCARDS)
 
 
-def _is_own(socket: ListeningSocket, needs: HostNeeds) -> bool:
-    """A Unit of this cluster works in its own folder, or names a file of it (Envoy)."""
+def _is_own(socket: ListeningSocket, facts: HostFacts, needs: HostNeeds) -> bool:
+    """A Unit of this cluster works in its own folder, or names a file of it (Envoy), or Docker listens for it."""
+    if (socket.address, socket.port) in facts.docker.published:
+        return True
     return f"{socket.folder}/".startswith(f"{needs.folder}/") or f"{needs.folder}/" in socket.command
 
 

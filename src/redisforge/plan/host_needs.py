@@ -24,6 +24,11 @@ class NeededPort(msgspec.Struct, frozen=True):
     use: PortUse
     bind_address: str = ""
 
+    @property
+    def socket(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self.bind_address or self.address, self.port
+
 
 class HostNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """What one host must provide. `folder` (absolute there) is where the cluster's files and data go."""

@@ -40,7 +40,7 @@ async def probe_endpoint(probe: Probe, keys: Sequence[str], timeout_s: float) ->
     if endpoint.kind is EndpointKind.PUBSUB:
         problems = [await _problem(probe, timeout_s, _ping)]
     elif probe.may_read and not endpoint.prefer_replicas:
-        parts = [keys[number::_CONNECTIONS] for number in range(min(_CONNECTIONS, len(keys)))]
+        parts = [keys[number::_CONNECTIONS] for number in range(max(1, min(_CONNECTIONS, len(keys))))]
         problems = await asyncio.gather(
             *(_problem(probe, timeout_s, _reading(probe, part, in_transactions=True)) for part in parts)
         )

@@ -35,7 +35,7 @@ _KEEPALIVE = (
 class Door(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint as one Envoy serves it. Paths are absolute; `folder` is the Unit's.
 
-    `bind_address` is where it listens, if that is translated to the listener's address.
+    `bind_address` is where it listens: the listener's address, or what is translated to it.
     """
 
     endpoint: Endpoint
@@ -46,7 +46,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     operation_timeout_ms: int
     knows_custom_commands: bool
     require_client_certificates: bool
-    bind_address: str = ""
+    bind_address: str
 
     @property
     def is_commands(self) -> bool:
@@ -60,7 +60,7 @@ def render_listener(door: Door) -> Value:
     return {
         "name": door.endpoint.name,
         "stat_prefix": door.endpoint.name,
-        "address": socket_address(door.bind_address or door.listener.address, door.listener.port),
+        "address": socket_address(door.bind_address, door.listener.port),
         "enable_reuse_port": Noted(
             False,
             "A second process on this port must fail to start. With reuse_port the kernel would share the "

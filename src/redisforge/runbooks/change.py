@@ -145,6 +145,7 @@ async def _look(cluster: Cluster, verb: Verb) -> Facts:
 
 async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account: Account, held: Held) -> ChangeReport:
     journal, progress = account.journal, account.progress
+    shared: dict[str, int] = {}
     facts = await _look(before, verb)
     topology = verb.target(before.topology, facts)
     cluster = with_topology(before, topology)
@@ -161,7 +162,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
         notices: tuple[str, ...] = ()
         if topology != before.topology:
             record_topology(cluster)  # before anything starts: `status` and `down` must find what a killed run left
-            await share_record(cluster)
+            await share_record(cluster, shared)
             notices = declare_options(topology, verb.declares(topology))
         if verb.prepare:
             await verb.prepare(facts)
@@ -185,16 +186,26 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
     if left.topology != topology:
         record_topology(left)
-    await share_record(left)
-    # A run that was killed may have recorded what it had not declared or placed yet: so these two are always done.
-    declared = declare_options(left.topology, verb.declares(left.topology))
-    notices = tuple(dict.fromkeys((*notices, *declared, *undeclare_hosts(left.topology, verb.undeclares))))
-    if verb.needs_units and verb.target is not _same:
-        await _refresh(left, progress)
+    await share_record(left, shared)
+    declared = await _declare(left, verb, progress)
     return ChangeReport(
         verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report,
-        notices=(*verb.notices, *notices),
+        notices=(*verb.notices, *dict.fromkeys((*notices, *declared))),
     )  # fmt: skip
+
+
+async def _declare(left: Cluster, verb: Verb, progress: Progress) -> tuple[str, ...]:
+    """Make redisforge.yaml and the files of the Units say what is left; what was said about that.
+
+    A run that was killed may have recorded what it had not declared or placed yet: so it is always done.
+    """
+    notices = (
+        *declare_options(left.topology, verb.declares(left.topology)),
+        *undeclare_hosts(left.topology, verb.undeclares),
+    )
+    if verb.needs_units and verb.target is not _same:
+        await _refresh(left, progress)
+    return notices
 
 
 def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str, Unit]:

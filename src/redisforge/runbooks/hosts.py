@@ -164,10 +164,8 @@ def _places(fleet: Fleet, needs: Mapping[str, HostNeeds]) -> Sequence[Place]:
             name=host.name,
             transport=fleet.transport_of(host.name),
             folder=needs[host.name].folder,
-            ports=tuple((p.bind_address or p.address, p.port) for p in needs[host.name].ports),
-            inner_ports=tuple(
-                (p.bind_address or p.address, p.port) for p in needs[host.name].ports if p.use in INNER_USES
-            ),
+            ports=tuple(port.socket for port in needs[host.name].ports),
+            inner_ports=tuple(port.socket for port in needs[host.name].ports if port.use in INNER_USES),
             known_at=host.address if host.bind_address else "",
         )
         for host in fleet.hosts

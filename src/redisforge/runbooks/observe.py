@@ -67,6 +67,7 @@ class Observer:
         nodes, units, envoys, endpoints = await asyncio.gather(
             nodes_seen, self._look_at_units(nodes_seen, fresh=fresh_units), self._look_at_envoys(), probed()
         )
+        # Without the Envoys: one that is away keeps nobody from trying the others.
         facts = Facts(observed_at_s=time.time(), units=units, nodes=nodes)
         if not always_probe and not gates.settled(self._cluster.topology, facts):
             endpoints = await self._look_at_endpoints(nodes)

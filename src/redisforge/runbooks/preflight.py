@@ -78,7 +78,7 @@ def check_certificate_names(topology: Topology) -> None:
         {
             address
             for unit in (*topology.own_nodes, *topology.envoys)
-            for address in (unit.address, topology.listens_on(unit))
+            for address in (unit.address, topology.asked_at(unit))
         }
     )
     if missing := missing_names(Path(path), addresses):

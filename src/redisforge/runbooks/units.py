@@ -15,6 +15,7 @@ from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
 from redisforge.model.topology import Credentials, EnvoyInstance, Host, RedisNode, Topology, UserRole
 from redisforge.model.unit import CarriedFolder, Container, DataGuard, Handoff, Unit, UnitFile
+from redisforge.model.versions import version_of
 from redisforge.render.acl import render_users_acl
 from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
 from redisforge.render.redis_conf import EVERYWHERE, RedisConfContext, render_redis_conf
@@ -32,9 +33,6 @@ _LINGER_LIMIT_S = 5.0
 """An Envoy that refreshes more rarely learns of the failover from its first redirection."""
 _LINGER_MORE_S = 0.5
 """On top of Envoy's refresh: time for the answer (cluster_refresh_timeout is 0.5 s)."""
-
-
-LOOPBACK = "127.0.0.1"
 
 
 class Programs(msgspec.Struct, frozen=True):
@@ -152,8 +150,7 @@ def certificate_names(topology: Topology) -> dict[str, tuple[str, ...]]:
     """Who needs a certificate, and the names and addresses that it must be valid for."""
     extra = topology.tls.extra_names
     units = (*topology.own_nodes, *topology.envoys)
-    own = {unit.name: LOOPBACK if topology.is_bridged(unit) else topology.listens_on(unit) for unit in units}
-    addresses = {unit.name: dict.fromkeys((unit.address, own[unit.name])) for unit in units}
+    addresses = {unit.name: dict.fromkeys((unit.address, topology.asked_at(unit))) for unit in units}
     names = {unit.name: (*addresses[unit.name], unit.host, *extra) for unit in units}
     return {**names, OPERATOR_CERTIFICATE: (OPERATOR_CERTIFICATE,)}
 
@@ -186,19 +183,7 @@ def _redis_unit(
         bind_address=EVERYWHERE if topology.is_bridged(node) else topology.host(node.host).bind_address,
     )
     bound = topology.listens_on(node)
-    guard = DataGuard(
-        address=LOOPBACK if topology.is_bridged(node) else bound,
-        known_as=node.address if topology.is_bridged(node) or bound != node.address else "",
-        port=node.port,
-        data_path=context.data_path,
-        persistence=topology.redis.persistence.mode,
-        peers=tuple((peer.address, peer.port) for peer in topology.nodes if peer.name != node.name),
-        ca_path=layout.ca_certificate,
-        certificate_path=layout.certificate(node.name),
-        key_path=layout.key(node.name),
-        user=monitor,
-        password_path=f"{folder}/monitor.password",
-    )
+    guard = _guard(topology, layout, node)
     handoff = _handoff(topology, programs, guard, folder)
     handoff_password = (
         (UnitFile("handoff.password", credentials.password(handoff.user), 0o600),) if handoff is not None else ()
@@ -220,6 +205,23 @@ def _redis_unit(
         stop_grace_s=_SAVE_ON_STOP_GRACE_S if topology.redis.persistence.mode == "rdb" else _AOF_GRACE_S,
         guard=guard,
         handoff=handoff,
+    )
+
+
+def _guard(topology: Topology, layout: ClusterLayout, node: RedisNode) -> DataGuard:
+    folder, own_address = layout.unit(node.name), topology.asked_at(node)
+    return DataGuard(
+        address=own_address,
+        known_as=node.address if node.address != own_address else "",
+        port=node.port,
+        data_path=f"{folder}/data",
+        persistence=topology.redis.persistence.mode,
+        peers=tuple((peer.address, peer.port) for peer in topology.nodes if peer.name != node.name),
+        ca_path=layout.ca_certificate,
+        certificate_path=layout.certificate(node.name),
+        key_path=layout.key(node.name),
+        user=topology.user(UserRole.MONITOR).name,
+        password_path=f"{folder}/monitor.password",
     )
 
 
@@ -253,13 +255,9 @@ def _election_pause_s(topology: Topology, programs: Programs) -> float:
     does nothing until the order lapses, or, worse, counts the votes of the last time: seen with 7.0 and 8.6. Valkey
     begins anew since 8.1 (its pull requests 1274, 1305, 1356).
     """
-    if programs.engine.kind == "valkey" and _major_minor(programs.engine.version) >= (8, 1):
+    if programs.engine.kind == "valkey" and version_of(programs.engine.version) >= (8, 1):
         return 0.0
     return 2 * max(2 * topology.redis.node_timeout_ms / 1000, 2.0)
-
-
-def _major_minor(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _envoy_unit(

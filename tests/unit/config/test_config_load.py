@@ -12,6 +12,7 @@ from redisforge.config.problems import printable
 from redisforge.errors import ConfigError, RedisForgeError, SecretError
 from redisforge.model.hosts import SshAccess
 from redisforge.model.topology import EndpointKind, Role, UserRole
+from redisforge.runbooks.units import certificate_names
 
 STRONG = "kX9-vuT3_qLm7Wz2"
 
@@ -744,6 +745,26 @@ hosts:
     assert first.labels == (("provider", "north east"), ("rack", "7"))
     assert {node.address for node in topology.nodes} == {"203.0.113.1", "203.0.113.2", "10.0.0.3"}
     assert {topology.listens_on(node) for node in topology.nodes} == {"10.0.0.1", "10.0.0.3"}
+
+
+def test_in_a_network_of_its_own_a_node_is_asked_on_loopback(tmp_path: Path) -> None:
+    text = """
+replicas: 0
+docker: {network: bridge}
+hosts:
+  - {name: a, address: 10.0.0.1, runtime: docker}
+  - {name: b, address: 10.0.0.2, announce_address: 203.0.113.2, runtime: docker}
+  - {name: c, address: 10.0.0.3, announce_address: 203.0.113.3}
+"""
+    topology = loaded(tmp_path, text).topology
+    seen = [(node.address, topology.listens_on(node), topology.asked_at(node)) for node in topology.nodes]
+    assert seen == [
+        ("10.0.0.1", "10.0.0.1", "127.0.0.1"),
+        ("203.0.113.2", "10.0.0.2", "127.0.0.1"),
+        ("203.0.113.3", "10.0.0.3", "10.0.0.3"),
+    ]
+    assert certificate_names(topology)["redis-2"] == ("203.0.113.2", "127.0.0.1", "b")
+    assert certificate_names(topology)["redis-3"] == ("203.0.113.3", "10.0.0.3", "c")
 
 
 def test_a_bridge_cannot_be_used_on_a_loopback_address(tmp_path: Path) -> None:

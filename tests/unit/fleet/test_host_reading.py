@@ -76,6 +76,14 @@ def test_a_probe_in_full() -> None:
     }
 
 
+def test_ports_that_docker_publishes_for_the_cluster() -> None:
+    """As one line for all containers; neighbours, and both families of addresses."""
+    said = "10.0.0.1:7001-7002->7001-7002/tcp, 10.0.0.1:17001->17001/tcp [fd00::1]:7009->7009/tcp 6379/tcp"
+    facts = read_probe("h1", "/srv", f"began=1.0\nsystem=Linux\ndocker.published={said}\nended=1.0\n", Travel(1, 1))
+    ports = (("10.0.0.1", 7001), ("10.0.0.1", 7002), ("10.0.0.1", 17001), ("fd00::1", 7009))
+    assert facts.docker.published == ports
+
+
 def test_what_a_host_does_not_know_is_empty() -> None:
     facts = read_probe("h", "/x", "system=Linux\ndocker.problem=| Cannot connect\nended=1\n", TRAVEL)
     assert facts.docker == DockerFacts(problem="Cannot connect")

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from redisforge.model.host_facts import DockerFacts, FleetLook, FolderFacts, HostLook, ListeningSocket
 from redisforge.model.host_report import Verdict
-from redisforge.plan.host_checks import judge, version_of
+from redisforge.model.versions import version_of
+from redisforge.plan.host_checks import judge
 from redisforge.plan.host_needs import HostNeeds
 
 PASS, WARN, FAIL = Verdict.PASS, Verdict.WARN, Verdict.FAIL

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from redisforge.model.slots import SlotRange, merge
+from redisforge.model.versions import version_of
 from redisforge.redis.moving.moves import SlotMove
 
 Mover = Literal["redis-atomic", "valkey-atomic", "classic"]
@@ -17,12 +17,6 @@ _ATOMIC_SINCE = {"redis": (8, 4), "valkey": (9, 0)}
 CHUNK_BYTES = 128 * 1024 * 1024
 """Bytes of one atomic task, about a second of work: a task costs a fork and two TLS connections, about 0.1 s, and
 what a failed or cancelled task has copied is copied again."""
-
-
-def version_of(text: str) -> tuple[int, int]:
-    """(8, 6) of "8.6.3"; (0, 0) when it is no version."""
-    match = re.match(r"(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def atomic_since(engine_kind: str) -> tuple[int, int] | None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from redisforge.model.facts import NodeFacts
+from redisforge.model.versions import version_of
 from redisforge.redis.connection import ReplyError
 from redisforge.redis.moving.atomic import as_dictionary
-from redisforge.redis.moving.chunks import atomic_since, version_of
+from redisforge.redis.moving.chunks import atomic_since
 from redisforge.redis.moving.ends import Ends
 from redisforge.redis.moving.moves import MoveWatch
 from redisforge.redis.moving.valkey_atomic import FINISHED, migrations
