@@ -1,4 +1,4 @@
-"""What holds for all tests, and the test bed of many hosts for those that ask for it."""
+"""What holds for all tests; an engine of Docker, and the test bed of many hosts, for those that ask for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from types import FrameType
 import pytest
 from hypothesis import settings
 
-from docker_bed import UnavailableError
+import docker_bed
+from docker_bed import DockerBed, UnavailableError
 from testbed import hosts
 
 # A deadline for an example would be a timed test: it fails on a busy machine.
@@ -21,6 +22,17 @@ HOST_COUNT = 6
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[DockerBed]:
+    """This machine's engine of Docker, with a base image."""
+    try:
+        with docker_bed.running() as engine:
+            engine.base_image()
+            yield engine
+    except UnavailableError as error:
+        pytest.skip(f"no engine of Docker for tests: {error}")
 
 
 @pytest.fixture(scope="session")

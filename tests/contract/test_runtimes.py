@@ -14,8 +14,7 @@ import msgspec
 import pytest
 from unit_host import SLEEP, UnitHost
 
-import docker_bed
-from docker_bed import DockerBed
+from docker_bed import BASE_IMAGE, DockerBed
 from redisforge.fleet.docker import DockerHost, DockerRuntime
 from redisforge.fleet.fake import FakeRuntime
 from redisforge.fleet.runtime import Runtime
@@ -46,22 +45,12 @@ OBEDIENT = ("/bin/sh", "-c", "trap 'exit 0' TERM; echo ready; sleep 300 & wait")
 """As PID 1 of a container: the kernel keeps signals from it that it does not ask for."""
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DockerBed]:
-    try:
-        with docker_bed.running() as made:
-            made.base_image()
-            yield made
-    except docker_bed.UnavailableError as error:
-        pytest.skip(f"no engine of Docker for tests: {error}")
-
-
 @pytest.fixture
 def containers(request: pytest.FixtureRequest, units: UnitHost) -> Iterator[Subject]:
     """Containers of a plain image: PID 1 is the Unit's program, and Docker its keeper."""
-    engine: DockerBed = request.getfixturevalue("engine")
+    engine: DockerBed = request.getfixturevalue("docker")
     prefix = f"redisforge-test-{os.getpid()}-{request.node.name.partition('[')[0][-40:]}-"
-    image = Container(docker_bed.BASE_IMAGE, (units.layout.tls,))
+    image = Container(BASE_IMAGE, (units.layout.tls,))
 
     def unit(name: str = "one", variant: str = "") -> Unit:
         files = (UnitFile("settings.conf", variant),)

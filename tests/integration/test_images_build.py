@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from cluster_tool import Result, environment, run_command, until
 
-import docker_bed
 from docker_bed import TEST_LABEL, DockerBed
 from image_craft import Crafted, write_archive
 from redisforge.model.images import LABEL, engine_image
@@ -19,16 +18,6 @@ pytestmark = pytest.mark.integration
 SERIES = "8.0"
 RIGHTLESS = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
 SOMEBODY = "4321:4321"
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[DockerBed]:
-    try:
-        with docker_bed.running() as bed:
-            bed.base_image()
-            yield bed
-    except docker_bed.UnavailableError as error:
-        pytest.skip(str(error))
 
 
 def build(folder: Path, *words: str) -> Result:
