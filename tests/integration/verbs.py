@@ -46,12 +46,15 @@ def done(cluster: Cluster, *arguments: str) -> dict[str, Any]:
 
 
 def planned(cluster: Cluster, *arguments: str) -> list[dict[str, Any]]:
-    """The phases that a verb would carry out: `--dry-run` changes nothing, and both of its forms say the same."""
+    """The phases that a verb would carry out: `--dry-run` changes nothing, and both of its forms say the same.
+
+    But for waiting until a node may be elected again: that may be over when the second one looks.
+    """
     before = picture(cluster)
     result = cluster.run(*arguments, "--dry-run", "--json")
     shown = cluster.run(*arguments, "--dry-run")
     assert (result.status, shown.status) == (0, 0), f"{result}{shown}"
-    phases = schema_valid(result.json(), "plan.schema.json")["phases"]
+    phases = [p for p in schema_valid(result.json(), "plan.schema.json")["phases"] if p["gate"]["name"] != "electable"]
     assert [phase["title"] for phase in phases if phase["title"] not in shown.stdout] == []
     assert picture(cluster) == before
     return phases

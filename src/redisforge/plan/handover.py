@@ -8,6 +8,8 @@ next planned failover of a shard waits for that. Valkey lifted both limits in 8.
 
 from __future__ import annotations
 
+import math
+
 from redisforge.model.facts import Facts, NodeFacts, UnitFacts, UnitState
 from redisforge.model.steps import Gate, Phase, Promote
 from redisforge.model.topology import Topology
@@ -41,7 +43,7 @@ def hand_over(topology: Topology, facts: Facts, master: NodeFacts, heir: NodeFac
     """The phase in which `heir` takes over from `master`, or, if it is too soon for that, the one that waits."""
     left_s = pause_left_s(topology, facts, master, heir)
     if left_s > 0:
-        title = f"wait until {heir.name} may be elected again, {left_s:.0f} s"
+        title = f"wait until {heir.name} may be elected again, {math.ceil(left_s)} s"
         return Phase(title=title, steps=(), gate=Gate("electable", left_s + 30.0, node=heir.name))
     step = Promote(node=heir.name, mode="handover", why=why)
     return Phase(title=f"hand over from {master.name} to {heir.name}", steps=(step,), gate=HANDOVER_GATE)
@@ -61,7 +63,7 @@ def electable(topology: Topology, facts: Facts, heir_name: str) -> tuple[str, ..
     heir = facts.nodes[heir_name]
     master = facts.node_by_id(heir.master_id)
     left_s = pause_left_s(topology, facts, master, heir) if master else 0.0
-    return (f"{heir_name} may be elected in {left_s:.0f} s",) if left_s > 0 else ()
+    return (f"{heir_name} may be elected in {math.ceil(left_s)} s",) if left_s > 0 else ()
 
 
 def _heir_pause_s(topology: Topology, facts: Facts, heir: NodeFacts) -> float:

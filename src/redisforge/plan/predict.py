@@ -1,6 +1,7 @@
 """What the facts become when a phase succeeds: the pure model of a cluster behind --dry-run and the plan tests.
 
-It models what formation depends on (who runs, who knows whom, who owns what, who replicates whom), no timing.
+It models what formation depends on (who runs, who knows whom, who owns what, who replicates whom). Of time it knows
+that it passes while a phase only waits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from redisforge.model.steps import (
     AllowReads,
     AssignSlots,
     Forget,
+    Gate,
     Meet,
     MendSlots,
     MoveSlots,
@@ -38,6 +40,7 @@ from redisforge.model.steps import (
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.bring_up import next_phase
+from redisforge.plan.handover import pause_left_s
 from redisforge.plan.placement import split_slots
 from redisforge.plan.starting import Wishes
 
@@ -77,9 +80,18 @@ def predict(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) 
         if len(phases) > _PHASE_LIMIT:
             raise RuntimeError(f"the plan does not end: {phase.title}")
         facts = settle(topology, apply(topology, facts, phase.steps, wishes))
-        if not phase.steps and planner(facts) == phase:
-            break  # what comes next depends on what silent nodes will say
+        if not phase.steps:
+            facts = _replace(facts, observed_at_s=facts.observed_at_s + _wait_s(topology, facts, phase.gate))
+            if planner(facts) == phase:
+                break  # what comes next depends on what silent nodes will say
     return Plan(tuple(phases))
+
+
+def _wait_s(topology: Topology, facts: Facts, gate: Gate) -> float:
+    """How long a phase without steps lasts: exactly, where its gate is about time, else at most."""
+    heir = facts.nodes.get(gate.node)
+    master = facts.node_by_id(heir.master_id) if heir else None
+    return pause_left_s(topology, facts, master, heir) if heir and master else gate.deadline_s
 
 
 def apply(topology: Topology, facts: Facts, steps: tuple[Step, ...], wishes: Wishes) -> Facts:

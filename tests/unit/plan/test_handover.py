@@ -13,6 +13,8 @@ from redisforge.model.topology import Engine, Topology
 from redisforge.plan.failover import Failover, failover_phase
 from redisforge.plan.gates import reasons_against
 from redisforge.plan.handover import best_replica, hand_over, pause_left_s
+from redisforge.plan.predict import predict
+from redisforge.plan.starting import Wishes
 
 TOPOLOGY = make_topology(3, 2)
 NOW_S = 1_000_000.0
@@ -68,6 +70,15 @@ def test_it_waits_behind_a_gate_that_opens_with_time() -> None:
     later = replace(facts, observed_at_s=NOW_S + 4 * TIMEOUT_S)
     assert reasons_against(phase.gate, TOPOLOGY, later) == ()
     assert phase_of(later).steps
+
+
+def test_a_dry_run_shows_what_follows_the_wait() -> None:
+    facts = all_of(elected(FIRST, 1.0), elected(SECOND, 2.0))(TOPOLOGY, FORMED)
+
+    plan = predict(TOPOLOGY, facts, Wishes(), lambda seen: failover_phase(TOPOLOGY, seen, Failover(node=MASTER)))
+
+    assert [phase.gate.name for phase in plan.phases] == ["electable", "settled"]
+    assert [step.node for phase in plan.phases for step in phase.steps if isinstance(step, Promote)] == [SECOND]
 
 
 def test_valkey_needs_no_pause() -> None:
