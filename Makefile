@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-develop
+# Two processes, since half of the suite waits for clusters; which tests go together: tests/conftest.py.
+PARALLEL ?= --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: up down test check bench generate clean help
 
@@ -30,7 +32,7 @@ down: $(RUN)
 	@$(BIN)/redisforge down
 
 test: $(DEV)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 check: $(DEV)
 	@$(BIN)/python scripts/check.py

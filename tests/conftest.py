@@ -18,6 +18,21 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 HOST_COUNT = 6
+_ON_HOSTS = {"docker", "bed"}
+"""Fixtures that all their tests share, in whatever file: two would be two engines of Docker, or twelve hosts."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests one process runs, where several do (make test): those of a file, and those on hosts, which are
+    the longest way and go first; what is over within seconds goes last, and evens out the rest."""
+    for item in items:
+        group = "hosts" if _on_hosts(item) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (not _on_hosts(item), "unit" in item.path.parts))
+
+
+def _on_hosts(item: pytest.Item) -> bool:
+    return not _ON_HOSTS.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

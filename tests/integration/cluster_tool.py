@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import redis
 import yaml
 
+from port_shares import BLOCK_SIZE, BLOCKS
+
 ADDRESS = "127.0.0.1"
 COMMAND = (sys.executable, "-m", "redisforge")
 SOURCE = Path(__file__).parents[2] / "src"
 COMMAND_LIMIT_S = 90.0
-BLOCK_SIZE = 250
 SLOT_COUNT = 16384
 AT_ONCE: dict[str, Any] = {"retry": None}
 """For redis-py: the first failure is an answer; its retries would hide it for seconds."""
@@ -70,13 +71,10 @@ class Result(NamedTuple):
 
 
 class Ports:
-    """A block of ports that no other test of this kind takes: its last port stays bound while it is used.
-
-    20000-29999 lies below the range from which the kernel takes ports of outgoing connections.
-    """
+    """A block of ports that no other test of this kind takes: its last port stays bound while it is used."""
 
     def __init__(self) -> None:
-        for first in random.sample(range(20000, 30000, BLOCK_SIZE), 40):
+        for first in random.sample(BLOCKS, len(BLOCKS)):
             guard = socket.socket()
             with contextlib.suppress(OSError):
                 guard.bind((ADDRESS, first + BLOCK_SIZE - 1))

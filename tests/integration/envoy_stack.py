@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 from envoy_certificates import ADDRESS, Certificates
 
+from port_shares import SINGLE
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.transport import LocalTransport
 from redisforge.model.secret import Secret
@@ -72,14 +73,10 @@ def binary(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now, and whose port + 10000 (the cluster bus) nobody uses either.
-
-    Both lie below the range from which the kernel takes the ports of outgoing connections (32768 and up), so
-    that no connection made between this check and the server's start can take one away.
-    """
+    """Ports that nobody uses now, and whose port + 10000 (the cluster bus) nobody uses either."""
     with contextlib.ExitStack() as stack:
         ports: list[int] = []
-        for port in random.sample(range(11000, 22000), 1000):
+        for port in random.sample(SINGLE, len(SINGLE)):
             with contextlib.suppress(OSError):
                 for candidate in (port, port + 10000):
                     stack.enter_context(socket.socket()).bind((ADDRESS, candidate))
