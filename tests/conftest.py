@@ -22,6 +22,7 @@ _ON_HOSTS = {"docker", "bed"}
 """Fixtures that all their tests share, in whatever file: two would be two engines of Docker, or twelve hosts."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests one process runs, where several do (make test): those of a file, and those on hosts, which are
     the longest way and go first; what is over within seconds goes last, and evens out the rest."""
