@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-develop
 # Two processes, since half of the suite waits for clusters; which tests go together: tests/conftest.py.
-PARALLEL ?= --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+PARALLEL ?= --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: up down test check bench generate clean help
 

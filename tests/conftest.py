@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 import docker_bed
 from docker_bed import DockerBed, UnavailableError
@@ -18,22 +22,35 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 HOST_COUNT = 6
-_ON_HOSTS = {"docker", "bed"}
-"""Fixtures that all their tests share, in whatever file: two would be two engines of Docker, or twelve hosts."""
+_ON_HOSTS = re.compile(r"test_((bed|docker|images)_.*|testbed|runtimes)\.py")
+"""Files whose tests share one engine of Docker, or the hosts of the test bed: one process runs them all."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in its own
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Where several processes test (make test), each takes a file at a time."""
+    return _ByFile(config, log)
+
+
+class _ByFile(LoadScopeScheduling):
+    """A file's tests stay together, and so do those of all files on hosts."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "hosts" if _ON_HOSTS.fullmatch(Path(path).name) else path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one process runs, where several do (make test): those of a file, and those on hosts, which are
-    the longest way and go first; what is over within seconds goes last, and evens out the rest."""
+    """What takes longest goes first, the tests on hosts; what is over within seconds goes last, and evens out."""
     for item in items:
-        group = "hosts" if _on_hosts(item) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (not _on_hosts(item), "unit" in item.path.parts))
+        wanted = {"docker", "bed"}.intersection(getattr(item, "fixturenames", ())) - _parameters(item)
+        if wanted and not _ON_HOSTS.fullmatch(item.path.name):
+            raise pytest.UsageError(f"{item.nodeid} uses {wanted}: give its file a name that says so (_ON_HOSTS)")
+    items.sort(key=lambda item: (not _ON_HOSTS.fullmatch(item.path.name), "unit" in item.path.parts))
 
 
-def _on_hosts(item: pytest.Item) -> bool:
-    return not _ON_HOSTS.isdisjoint(getattr(item, "fixturenames", ()))
+def _parameters(item: pytest.Item) -> set[str]:
+    return set(item.callspec.params) if isinstance(item, pytest.Function) and hasattr(item, "callspec") else set()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
