@@ -34,6 +34,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 USES: dict[str, Use] = {
+    "check": lambda runtime, unit: runtime.check([unit]),
     "start": lambda runtime, unit: runtime.start([unit]),
     "stop": lambda runtime, unit: runtime.stop([unit.name]),
     "observe": lambda runtime, _: runtime.observe(),
@@ -78,6 +79,7 @@ case "$*" in
   version*) printf '%s amd64\\n' "$VERSION" ;;
   "image inspect --format"*) printf 'redis\\t%s\\n' "$IMAGE_FOR" ;;
   "image inspect"*) ;;
+  "ps --all"*) printf 'redisforge-main-redis-1\\t%s\n' "$FOLDER" ;;
   *) echo "asked to: $*" >&2; exit 125 ;;
 esac
 """
@@ -103,6 +105,31 @@ async def test_nothing_starts_where_docker_or_an_image_cannot_do_it(
     assert raised.value.where == "local"
     assert why in raised.value.why
     assert raised.value.next_step
+    assert not is_there(unit.folder)
+
+
+@pytest.mark.parametrize(
+    ("version", "folder", "what"),
+    [
+        ("19.03.15", "", "Docker is too old"),
+        ("28.0.1", "", "a container redisforge-main-redis-1 that is not of this cluster"),
+        ("28.0.1", "/another/main", "a container redisforge-main-redis-1 that is not of this cluster"),
+    ],
+)
+async def test_it_is_known_before_anything_starts(
+    version: str, folder: str, what: str, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERSION", version)
+    monkeypatch.setenv("IMAGE_FOR", "amd64")
+    monkeypatch.setenv("FOLDER", folder)
+    put_docker(programs, ANSWERS)
+    runtime, unit = runtime_and_unit(tmp_path)
+    with pytest.raises(HostError, match=what) as raised:
+        await runtime.check([unit])
+    assert raised.value.next_step
+    monkeypatch.setenv("VERSION", "28.0.1")
+    monkeypatch.setenv("FOLDER", str(tmp_path / "main"))
+    await runtime.check([unit])
     assert not is_there(unit.folder)
 
 

@@ -106,6 +106,14 @@ async def test_a_started_unit_runs_with_the_hash_of_its_configuration(subject: S
     assert not facts.has_cluster_config
 
 
+async def test_a_unit_that_nothing_is_in_the_way_of_passes_the_check_and_does_not_start(subject: Subject) -> None:
+    await subject.runtime.check([subject.unit()])
+    assert await subject.runtime.observe() == {}
+    await subject.runtime.start([subject.unit()])
+    await running(subject.runtime, "one")
+    await subject.runtime.check([subject.unit()])  # itself is nobody else
+
+
 async def test_starting_nothing_is_fine(subject: Subject) -> None:
     await subject.runtime.start([])
     assert await subject.runtime.observe() == {}

@@ -44,6 +44,7 @@ def test_an_image_that_a_host_lacks_is_named_and_pushed(fleet: DockerFleet) -> N
     name = next(name for name in fleet.images if name.startswith("redisforge/redis:"))
     host.run("docker", "rmi", name)
     said = fleet.cluster.run("up", "--json")
+    assert fleet.left_over() == []  # nor on the hosts that have it
     pushed = fleet.cluster.run("images", "push", "--json")
     assert said.status == HOST_ERROR, str(said)
     assert f"an image is missing: {name}" in said.stderr
@@ -60,6 +61,7 @@ def test_a_container_of_somebody_else_with_our_name_is_left_alone(fleet: DockerF
     stranger = host.run("docker", "create", "--name", "redisforge-main-redis-1", fleet.images[0])
     said = fleet.cluster.run("up", "--json")
     there = host.run("docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"id={stranger}")
+    assert fleet.left_over() == ["h1: redisforge-main-redis-1"]
     host.run("docker", "rm", stranger)
     assert said.status == HOST_ERROR, str(said)
     assert "there is a container redisforge-main-redis-1 that is not of this cluster" in said.stderr

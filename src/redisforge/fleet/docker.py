@@ -48,19 +48,27 @@ class DockerRuntime(UnitFolders):
         self._host = host
         self._limits_files = True
         """Whether its Docker may give a container as many open files as it asks for: known when that has failed."""
+        self._keepers: dict[str, bool] = {}
+        """Of images that were looked at: whether they have the keeper."""
+
+    async def check(self, units: Sequence[Unit]) -> None:
+        """See Runtime.check. Images that may be pulled are pulled."""
+        if units:
+            looks = (self._look_at_images(units), self._refuse_strangers(units))
+            for outcome in await asyncio.gather(*looks, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start. All containers start at once; each that can starts before an error is raised."""
         if not units:
             return
         permitted = frozenset(permit_blank)
-        keepers = await self._images([unit.container for unit in units if unit.container])
+        await self._look_at_images(units)
         granted = [file for unit in units if unit.name in permitted for file in self._below(unit.name, [PERMIT])]
         placed = [file for unit in units for file in (*unit.beside, *self._files(unit))]
         await self._put(list(dict.fromkeys((*placed, *granted))))
-        outcomes = await asyncio.gather(
-            *(self._start_one(unit, keepers, permitted) for unit in units), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*(self._start_one(unit, permitted) for unit in units), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -99,11 +107,11 @@ class DockerRuntime(UnitFolders):
         """The name of a Unit's container."""
         return f"{self._host.prefix}{unit_name}"
 
-    async def _start_one(self, unit: Unit, keepers: dict[str, bool], permitted: frozenset[str]) -> None:
+    async def _start_one(self, unit: Unit, permitted: frozenset[str]) -> None:
         if unit.container is None:
             raise ValueError(f"{unit.name} has no container")
-        identity = ContainerIdentity(self.container_name(unit.name), self._host.cluster, self._layout.folder)
-        kept = keepers[unit.container.image] and unit.kind == "redis"
+        identity = self._identity(unit.name)
+        kept = self._keepers[unit.container.image] and unit.kind == "redis"
         is_guarded = unit.guard is not None and not kept and unit.name not in permitted
         data = unit.guard.data_path if unit.guard and is_guarded else ""
         permit = "yes" if unit.name in permitted else "no"
@@ -124,12 +132,7 @@ class DockerRuntime(UnitFolders):
     def _not_started(self, unit: Unit, identity: ContainerIdentity, result: CommandResult) -> HostError:
         where = self._transport.host
         if result.exit_status == scripts.STRANGER:
-            return HostError(
-                f"{unit.name} was not started: there is a container {identity.name} that is not of this cluster",
-                where=where,
-                why=f"it has not the label of {identity.cluster_folder}",
-                next_step=f"look at it: `docker inspect {identity.name}`; remove or rename it, and run this again",
-            )
+            return self._stranger(unit.name)
         if result.exit_status == scripts.HELD_BACK:
             return HostError(
                 f"{unit.name} was not started: its data is missing",
@@ -139,9 +142,32 @@ class DockerRuntime(UnitFolders):
             )
         return docker_problem(where, result.stderr, what=f"{unit.name} was not started")
 
-    async def _images(self, containers: Sequence[Container]) -> dict[str, bool]:
-        """Of every image whether it has the keeper. Raises HostError for one that is missing."""
-        images = sorted({container.image for container in containers})
+    def _identity(self, unit_name: str) -> ContainerIdentity:
+        return ContainerIdentity(self.container_name(unit_name), self._host.cluster, self._layout.folder)
+
+    async def _refuse_strangers(self, units: Sequence[Unit]) -> None:
+        """Raises HostError for a container that has a Unit's name and is not of this cluster."""
+        told = (await self._sh(scripts.NAMES)).stdout.splitlines()
+        folders = dict(line.split("\t") for line in told)
+        for unit in units:
+            if folders.get(self.container_name(unit.name), self._layout.folder) != self._layout.folder:
+                raise self._stranger(unit.name)
+
+    def _stranger(self, unit_name: str) -> HostError:
+        identity = self._identity(unit_name)
+        return HostError(
+            f"{unit_name} was not started: there is a container {identity.name} that is not of this cluster",
+            where=self._transport.host,
+            why=f"it has not the label of {identity.cluster_folder}",
+            next_step=f"look at it: `docker inspect {identity.name}`; remove or rename it, and run this again",
+        )
+
+    async def _look_at_images(self, units: Sequence[Unit]) -> None:
+        """Know the images of these Units. Raises HostError for one that is missing or does not fit."""
+        containers = [unit.container for unit in units if unit.container]
+        images = sorted({container.image for container in containers} - self._keepers.keys())
+        if not images:
+            return
         may_pull = any(container.may_pull for container in containers)
         limit_s = _PULL_LIMIT_S if may_pull else _ASK_LIMIT_S
         result = await self._sh(scripts.IMAGES, "yes" if may_pull else "no", *images, timeout_s=limit_s)
@@ -167,7 +193,7 @@ class DockerRuntime(UnitFolders):
                 why=f"{', '.join(foreign)}, and the host is {architecture}",
                 next_step=f"`redisforge images build` on a machine of {architecture}, then `redisforge images push`",
             )
-        return {image: bool(label) and label != "<no value>" for image, label in found.items()}
+        self._keepers |= {image: bool(label) and label != "<no value>" for image, label in found.items()}
 
     def _refuse_old(self, version: str) -> None:
         """Raises HostError for a Docker that lacks what is asked of it."""

@@ -58,6 +58,11 @@ for image in "$@"; do
 done
 """
 
+NAMES = f"""
+# Every container, ours or not, in a line "name <tab> cluster folder label".
+docker ps --all --no-trunc --format '{{{{.Names}}}}\t{{{{.Label "{FOLDER_LABEL}"}}}}' || exit 1
+"""
+
 START = f"""
 # CLUSTER_FOLDER UNIT_FOLDER NAME DATA PERMIT docker run ... : see that the container NAME runs; make it if not.
 # DATA: a folder that must hold data, or "". PERMIT: whether an empty node may start.

@@ -94,7 +94,14 @@ class FakeRuntime:
         """The configuration hash of the files that lie there, by Unit."""
         self.elections: list[tuple[str, str]] = []
         """(elected, replaced) of every election that was noted."""
+        self.strangers: set[str] = set()
+        """Names that somebody else has taken: `check` refuses their Units."""
         self._next_pid = 1000
+
+    async def check(self, units: Sequence[Unit]) -> None:
+        """See Runtime.check."""
+        if stranger := next((unit.name for unit in units if unit.name in self.strangers), ""):
+            raise HostError(f"something else is called {stranger} here", next_step="rename it")
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start."""

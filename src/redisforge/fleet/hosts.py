@@ -6,11 +6,12 @@ A host that cannot be reached keeps nobody waiting: what is known of its Units i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from redisforge.errors import HostError
+from redisforge.errors import HostError, UnreachableError
 from redisforge.fleet.runtime import Runtime
 from redisforge.fleet.transport import Transport
 from redisforge.model.facts import UnitFacts, UnitState
@@ -33,6 +34,15 @@ class HostsRuntime:
     def __init__(self, sites: Sequence[Site], places: Mapping[str, Site]) -> None:
         self._sites = tuple(sites)
         self._places = dict(places)
+
+    async def check(self, units: Sequence[Unit]) -> None:
+        """See Runtime.check. Every site is asked before an error is raised; one that cannot be reached is left out."""
+
+        async def check(site: Site, names: Sequence[str]) -> None:
+            with contextlib.suppress(UnreachableError):
+                await site.runtime.check([unit for unit in units if unit.name in names])
+
+        await self._over([unit.name for unit in units], check)
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start. Every site that can be reached starts its Units before an error is raised."""
@@ -127,7 +137,7 @@ class HostsRuntime:
             if not isinstance(failure, HostError):
                 raise failure
         if check and failures:
-            raise _together([failure for failure in failures if isinstance(failure, HostError)])
+            raise together([failure for failure in failures if isinstance(failure, HostError)])
 
 
 async def _seen(site: Site) -> dict[str, UnitFacts] | HostError:
@@ -142,7 +152,7 @@ def _unknown(name: str, error: HostError) -> UnitFacts:
     return UnitFacts(name=name, state=UnitState.UNKNOWN, reason=reason)
 
 
-def _together(failures: list[HostError]) -> HostError:
+def together(failures: list[HostError]) -> HostError:
     """One error that names every host; a single one stays as it is."""
     if len(failures) == 1:
         return failures[0]

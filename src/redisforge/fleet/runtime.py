@@ -32,6 +32,10 @@ KEEPER_PROGRAMS = ("peers.py", "handoff.py", "keeper.py")
 class Runtime(Protocol):
     """What every runtime can do. Every method raises HostError when the host does not do what is asked."""
 
+    async def check(self, units: Sequence[Unit]) -> None:
+        """See that nothing on the host keeps Units from being started, and change nothing that runs there."""
+        ...
+
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """Place the files of Units and see that each runs; one that runs already is left alone.
 
@@ -147,6 +151,10 @@ class ProcessRuntime(UnitFolders):
         self._python = python
         self._keeper_path = f"{layout.folder}/keeper.py"
 
+    async def check(self, units: Sequence[Unit]) -> None:
+        """See Runtime.check. Ports and room are looked at for every runtime alike."""
+        del units
+
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """See Runtime.start."""
         for folder in dict.fromkeys(folder for unit in units for folder in unit.carried):
@@ -201,6 +209,10 @@ class ProcessRuntime(UnitFolders):
 
 class NoRuntime:
     """For nodes that somebody else runs (init-cluster): nothing to observe, nothing that could be started."""
+
+    async def check(self, units: Sequence[Unit]) -> None:
+        """See Runtime.check. What could be in the way is not known."""
+        del units
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         """Raises HostError: these nodes are not ours to start."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from redisforge.errors import HostError
+from redisforge.errors import HostError, UnreachableError
 from redisforge.fleet.fake import FakeRuntime, FakeTransport
 from redisforge.fleet.hosts import HostsRuntime, Site
 from redisforge.fleet.transport import CommandResult
@@ -18,6 +18,9 @@ from redisforge.model.unit import Unit
 
 class DeadRuntime(FakeRuntime):
     """A host that does not answer."""
+
+    async def check(self, units: Sequence[Unit]) -> None:
+        raise UnreachableError("cannot connect", where="h2")
 
     async def start(self, units: Sequence[Unit], *, permit_blank: Iterable[str] = ()) -> None:
         raise self._dead()
@@ -81,6 +84,17 @@ def test_each_unit_is_started_stopped_and_removed_where_it_stands() -> None:
     asyncio.run(fleet.runtime.stop(["b"]))
     asyncio.run(fleet.runtime.remove(["b"]))
     assert set(asyncio.run(fleet.runtime.observe())) == {"a", "c"}
+
+
+def test_all_hosts_are_checked_but_for_one_that_cannot_be_reached() -> None:
+    fleet = Fleet("h2")
+    asyncio.run(fleet.runtime.check([A, B, C]))
+    for host, name in (("h1", "a"), ("h3", "c")):
+        fleet.runtimes[host].strangers.add(name)
+    with pytest.raises(HostError, match="2 hosts did not do what was asked") as raised:
+        asyncio.run(fleet.runtime.check([A, B, C]))
+    assert "something else is called a" in raised.value.why
+    assert "something else is called c" in raised.value.why
 
 
 def test_a_dead_host_does_not_keep_the_others_from_starting_and_stopping() -> None:
