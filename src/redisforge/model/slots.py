@@ -44,6 +44,8 @@ def parse_range(text: str) -> SlotRange:
 
 def merge(ranges: Iterable[SlotRange]) -> tuple[SlotRange, ...]:
     """Return the same slots as the fewest ranges, in order."""
+    if isinstance(ranges, tuple) and len(ranges) < 2:
+        return ranges
     merged: list[SlotRange] = []
     for current in sorted(ranges):
         if merged and current.first <= merged[-1].last + 1:
