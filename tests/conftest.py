@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import NodeManager
 
 import docker_bed
 from docker_bed import DockerBed, UnavailableError
@@ -24,6 +25,10 @@ settings.load_profile("untimed")
 HOST_COUNT = 6
 _ON_HOSTS = re.compile(r"test_((bed|docker|images)_.*|testbed|runtimes)\.py")
 """Files whose tests share one engine of Docker, or the hosts of the test bed: one process runs them all."""
+
+
+NodeManager.EXIT_TIMEOUT = 120  # pyright: ignore[reportAttributeAccessIssue]
+"""Seconds that an interrupted run leaves its processes to take down what they have raised."""
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -195,11 +196,19 @@ class SshServer:
             "KbdInteractiveAuthentication no",
             "MaxStartups 100",
             "LogLevel VERBOSE",
+            # bash reads the user's own ~/.bashrc for every command over SSH, unless it is not the outermost shell. That
+            # file is none of the tests' business, and may take a second. What it says of PATH may be missed.
+            f'SetEnv SHLVL=1 "PATH={_search_path()}"',
         )
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((ADDRESS, self.port)) == 0
+
+
+def _search_path() -> str:
+    """Where a host finds programs: this Python, and what every system has."""
+    return f"{sys.base_prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def children_of(parent: int) -> list[int]:

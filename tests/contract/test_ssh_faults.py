@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -228,6 +229,25 @@ async def test_a_command_that_is_cancelled_is_killed(far: SshTransport, tmp_path
     with pytest.raises(asyncio.CancelledError):
         await hang
     await until_async(lambda: is_gone(int(pid_path.read_text())), "the end of the command")
+
+
+async def test_a_command_that_is_cancelled_before_it_was_heard_of_does_not_take_that_for_the_end_of_its_input(
+    far: SshTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("redisforge.fleet.ssh._gather", never)
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    endless = itertools.repeat(b"x" * 1000)
+    argv = ("sh", "-c", f"echo $$ >{started}; cat >/dev/null; echo whole >{ended}")
+    feeding = asyncio.create_task(far.feed(argv, endless, timeout_s=LIMIT_S))
+    await until_async(lambda: started.exists() and started.read_text().endswith("\n"), "the command runs")
+    feeding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await feeding
+    await until_async(lambda: is_gone(int(started.read_text())), "the end of the command")
+    assert not ended.exists()
 
 
 async def test_many_commands_at_once_share_one_connection(server: SshServer) -> None:

@@ -205,6 +205,15 @@ class Cluster:
         self.options = merged(self.options, options)
         (self.folder / "redisforge.yaml").write_text(yaml.safe_dump(self.options, sort_keys=False))
 
+    def second_operator(self, folder: Path) -> Cluster:
+        """The same declaration in another folder, with another REDISFORGE_HOME and nothing in it but host keys."""
+        other = Cluster(folder)
+        other.home.mkdir(parents=True)
+        (other.home / "known_hosts").write_bytes((self.home / "known_hosts").read_bytes())
+        other.options = dict(self.options)
+        other.declare()
+        return other
+
     # --- the command ---
 
     def run(self, *arguments: str, answer: str = "", **variables: str) -> Result:

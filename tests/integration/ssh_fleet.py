@@ -38,15 +38,6 @@ class Fleet:
     def folder_of(self, name: str) -> Path:
         return self.folder / f"host-{name}"
 
-    def second_operator(self, folder: Path | None = None) -> Cluster:
-        """The same declaration in another folder, with another REDISFORGE_HOME and nothing in it but host keys."""
-        other = Cluster(folder or self.folder / "second")
-        other.home.mkdir(parents=True)
-        (other.home / "known_hosts").write_bytes((self.cluster.home / "known_hosts").read_bytes())
-        other.options = dict(self.cluster.options)
-        other.declare()
-        return other
-
     def close(self) -> None:
         self.cluster.run("down", "--purge", "--yes")
         self.cluster.ports.close()

@@ -4,6 +4,7 @@ under load by every verb, taken down without a trace."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from bed_cluster import BedCluster
@@ -12,6 +13,8 @@ from verbs import assert_whole, done, even, ids_of, loaded, planned, raise_comme
 from testbed.hosts import Bed
 
 pytestmark = pytest.mark.integration
+
+LOCKED = 8
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,27 @@ def test_settings_are_applied_without_and_with_a_restart(docked: BedCluster) -> 
     after = docked.running()
     assert all(after[name].began != before[name].began for name in cluster.nodes())
     assert_whole(cluster, 3)
+
+
+def test_of_two_operators_at_once_one_works_and_the_other_is_told(docked: BedCluster, tmp_path: Path) -> None:
+    first = docked.cluster
+    second = first.second_operator(tmp_path / "second")
+    try:
+        assert first.run("access", "export", str(second.folder / "access.json")).status == 0
+        assert second.run("access", "import", str(second.folder / "access.json")).status == 0
+        node = docked.replica_elsewhere()
+        verbs = [operator.start("restart", node) for operator in (first, second)]
+        told = [verb.communicate(timeout=120)[1] for verb in verbs]
+        statuses = [verb.returncode for verb in verbs]
+        assert sorted(statuses) == [0, LOCKED], told
+        late = statuses.index(LOCKED)
+        assert f"process {verbs[1 - late].pid}" in told[late]
+        with loaded(first):
+            done((first, second)[late], "restart", node)
+        assert second.is_healthy()
+    finally:
+        second.ports.close()
+    assert_whole(first, 3)
 
 
 def test_down_stops_everything_up_finds_its_data_and_a_purge_leaves_nothing(docked: BedCluster) -> None:

@@ -40,7 +40,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def second(fleet: Fleet) -> Iterator[Cluster]:
-    made = fleet.second_operator()
+    made = fleet.cluster.second_operator(fleet.folder / "second")
     yield made
     made.ports.close()
 
@@ -206,7 +206,7 @@ def test_a_second_operator_makes_no_secrets_of_its_own_and_operates_once_it_was_
 
 def test_other_passwords_or_another_ca_are_refused_before_anything_is_touched(fleet: Fleet, tmp_path: Path) -> None:
     """A home that was made up from nothing: the record on the hosts is looked at before its secrets are used."""
-    stranger = fleet.second_operator(tmp_path / "stranger")
+    stranger = fleet.cluster.second_operator(tmp_path / "stranger")
     try:
         made = stranger.run("generate-certs", str(stranger.path / "tls"))
         assert made.status == 0, str(made)

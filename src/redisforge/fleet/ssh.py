@@ -255,9 +255,14 @@ class SshTransport:
 
     async def _kill(self, mark: str, stdout: bytes, process: asyncssh.SSHClientProcess[bytes]) -> None:
         """End a command and its children over a second channel; a host that cannot be reached does it by itself."""
-        answer = ssh_scripts.read_launch(mark, stdout)
+        heard = bytearray(stdout)
         try:
             async with self._kill_turns, asyncio.timeout(_KILL_LIMIT_S):
+                # It may run and not have been heard of yet: the end of its input alone would be a good end for it.
+                while (answer := ssh_scripts.read_launch(mark, bytes(heard))) is None:
+                    if not (piece := await process.stdout.read(65536)):
+                        break
+                    heard += piece
                 if answer is not None:
                     argv = ("sh", "-c", ssh_scripts.KILL, "sh", str(answer.group))
                     killer, _, _ = await self._start(argv, _KILL_LIMIT_S)
