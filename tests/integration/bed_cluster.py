@@ -45,8 +45,8 @@ class BedCluster:
     def __init__(self, bed: Bed, folder: Path, name: str = "main", **options: Any) -> None:
         self.bed = bed
         self.cluster = Cluster(
-            folder / "operator", name=name, home=folder / "home", hosts=bed.declared(runtime="docker"),
-            **{"node_timeout_ms": NODE_TIMEOUT_MS, **options},
+            folder / "operator", name=name, home=folder / "home",
+            **{"hosts": bed.declared(runtime="docker"), "node_timeout_ms": NODE_TIMEOUT_MS, **options},
         )  # fmt: skip
 
     @property

@@ -102,12 +102,20 @@ def is_taken(port: int, address: str = ADDRESS) -> bool:
 
 
 def until(condition: Callable[[], object], what: str, deadline_s: float = 30.0) -> None:
-    """Wait until `condition` is true; fail with `what` and its last answer after `deadline_s` seconds."""
+    """Wait until `condition` is true; fail with `what` and its last answer after `deadline_s` seconds.
+
+    A condition that is a command of its own, half a second of work, is asked as long as it is not: what is waited for
+    needs the machine too.
+    """
     deadline = time.monotonic() + deadline_s
-    while not (answer := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        asked = time.monotonic()
+        if answer := condition():
+            return
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"not within {deadline_s} s: {what} (last answer: {answer!r})")
-        time.sleep(0.05)
+        time.sleep(max(0.05, now - asked))
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

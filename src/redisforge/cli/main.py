@@ -34,6 +34,7 @@ from redisforge.cli import (
     status,
     upgrade,
 )
+from redisforge.cli.narrow import narrowed
 from redisforge.errors import INTERRUPTED_EXIT_STATUS, RedisForgeError
 
 app = typer.Typer(
@@ -102,7 +103,8 @@ def main() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Nothing but SystemExit-free returns leaves here."""
     try:
-        result: object = app(args=arguments, standalone_mode=False)
+        words = sys.argv[1:] if arguments is None else arguments
+        result: object = narrowed(app, words)(args=words, standalone_mode=False)
     except RedisForgeError as error:
         _traceback()
         typer.echo(f"error: {error}", err=True)
