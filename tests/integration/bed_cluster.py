@@ -112,7 +112,11 @@ class BedCluster:
         try:
             self.cluster.close()
         finally:
-            left = self.bed.on_all(self._remove_rest)
+            self.remove_rest()
+
+    def remove_rest(self) -> None:
+        """What a cluster that is down has left on the hosts is removed, and is a failure."""
+        left = self.bed.on_all(self._remove_rest)
         assert not any(left), f"left on the hosts: {left}"
 
     def _containers_on(self, host: BedHost) -> dict[str, Seen]:
