@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,44 @@ class Seen(msgspec.Struct, frozen=True):
     began: str
 
 
-def bring_images(bed: Bed, folder: Path) -> None:
-    """Build RedisForge's images here and bring them to every host, by its own commands: what is there is left alone."""
+@contextlib.contextmanager
+def images_on_all_hosts(bed: Bed, folder: Path) -> Generator[tuple[str, ...]]:
+    """Build RedisForge's images here and bring them to every host, by its own commands; gives their names."""
     operator = BedCluster(bed, folder, "images")
-    operator.trust()
-    cluster = operator.cluster
-    for words in (("build", "--base", bed.docker.base_image()), ("push",)):
-        variables = environment(cluster.home)
-        result = run_command("images", *words, folder=cluster.folder, variables=variables, limit_s=IMAGES_LIMIT_S)
+    cluster, variables = operator.cluster, environment(operator.cluster.home)
+
+    def say(*words: str) -> Any:
+        result = run_command(
+            "images", *words, "--json", folder=cluster.folder, variables=variables, limit_s=IMAGES_LIMIT_S
+        )
         assert result.status == 0, str(result)
-    cluster.close()
+        return result.json()
+
+    with names_put_back(bed) as built:
+        try:
+            operator.trust()
+            built += [image["name"] for image in say("build", "--base", bed.docker.base_image())["images"]]
+            say("push", *built)
+        finally:
+            cluster.close()
+        yield tuple(built)
+
+
+@contextlib.contextmanager
+def names_put_back(bed: Bed) -> Generator[list[str]]:
+    """Images whose names are appended to the list; at the end this machine has the names that it had before."""
+    form = "{{.Repository}}:{{.Tag}} {{.ID}}"
+    shown = bed.docker.docker("image", "ls", "--no-trunc", "--format", form, "--filter", "reference=redisforge/*")
+    before = dict(line.split() for line in shown.splitlines())
+    built: list[str] = []
+    try:
+        yield built
+    finally:
+        for name in built:
+            if name in before:
+                bed.docker.docker("tag", before[name], name)
+            else:
+                bed.docker.docker("rmi", name, check=False)
 
 
 class BedCluster:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bed_cluster import bring_images
+from bed_cluster import images_on_all_hosts
 from cluster_tool import Cluster, living
 
 from testbed.hosts import Bed
@@ -63,7 +63,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def docker_hosts(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Bed:
+def images(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """The names of RedisForge's images, which were built here and are in the Docker of each host of the bed."""
+    with images_on_all_hosts(bed, tmp_path_factory.mktemp("images")) as names:
+        yield names
+
+
+@pytest.fixture(scope="session")
+def docker_hosts(bed: Bed, images: tuple[str, ...]) -> Bed:
     """The hosts of the bed, with RedisForge's images in the Docker of each."""
-    bring_images(bed, tmp_path_factory.mktemp("images"))
+    assert images
     return bed

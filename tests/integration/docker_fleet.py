@@ -8,11 +8,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from bed_cluster import names_put_back
 from cluster_tool import Cluster
 
 from testbed.hosts import DATA_FOLDER, Bed, BedHost
-
-NEWEST = "newest"
 
 
 class DockerFleet:
@@ -26,8 +25,6 @@ class DockerFleet:
         (home / "known_hosts").write_text(bed.known_hosts_path.read_text())
         declared = [host for host in bed.declared(runtime="docker") if host["name"] in self.hosts]
         self.cluster = Cluster(folder, home=home, hosts=declared, **options)
-        self.images: list[str] = []
-        """The names of those that were pushed."""
 
     def containers(self, host: BedHost) -> dict[str, str]:
         """Ids of the containers that run on a host, by the name of their Unit."""
@@ -66,24 +63,13 @@ class DockerFleet:
 
 @contextlib.contextmanager
 def pushed_images(bed: Bed, fleet: DockerFleet, *redis_versions: str) -> Generator[None]:
-    """Build the images here and bring them to the hosts. At the end this machine has the names that it had before."""
-    form = "{{.Repository}}:{{.Tag}} {{.ID}}"
-    shown = bed.docker.docker("image", "ls", "--no-trunc", "--format", form, "--filter", "reference=redisforge/*")
-    before = dict(line.split() for line in shown.splitlines())
+    """Build images with these versions of the engine here and bring them to the fleet's hosts."""
     base = bed.docker.base_image()
-    built: list[str] = []
-    try:
-        for words in (("envoy",), *(("redis", "--version", version) for version in redis_versions or (NEWEST,))):
+    with names_put_back(bed) as built:
+        for words in (("envoy",), *(("redis", "--version", version) for version in redis_versions)):
             done = fleet.cluster.run("images", "build", *words, "--base", base, "--json")
             assert done.status == 0, str(done)
             built += [image["name"] for image in done.json()["images"]]
         done = fleet.cluster.run("images", "push", *built, "--json")
         assert done.status == 0, str(done)
-        fleet.images = built
         yield
-    finally:
-        for name in built:
-            if name in before:
-                bed.docker.docker("tag", before[name], name)
-            else:
-                bed.docker.docker("rmi", name, check=False)

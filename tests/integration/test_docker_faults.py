@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster_tool import until
-from docker_fleet import DockerFleet, pushed_images
+from docker_fleet import DockerFleet
 
 from testbed.hosts import Bed
 
@@ -21,11 +21,10 @@ HEAL_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def fleet(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerFleet]:
-    made = DockerFleet(bed, tmp_path_factory.mktemp("faults") / "operator")
+def fleet(docker_hosts: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerFleet]:
+    made = DockerFleet(docker_hosts, tmp_path_factory.mktemp("faults") / "operator")
     try:
-        with pushed_images(bed, made):
-            yield made
+        yield made
     finally:
         made.close()
 
@@ -39,9 +38,9 @@ def from_nothing(fleet: DockerFleet) -> Iterator[None]:
     assert fleet.left_over() == []
 
 
-def test_an_image_that_a_host_lacks_is_named_and_pushed(fleet: DockerFleet) -> None:
+def test_an_image_that_a_host_lacks_is_named_and_pushed(fleet: DockerFleet, images: tuple[str, ...]) -> None:
     host = fleet.hosts["h2"]
-    name = next(name for name in fleet.images if name.startswith("redisforge/redis:"))
+    name = next(name for name in images if name.startswith("redisforge/redis:"))
     host.run("docker", "rmi", name)
     said = fleet.cluster.run("up", "--json")
     assert fleet.left_over() == []  # nor on the hosts that have it
@@ -56,9 +55,9 @@ def test_an_image_that_a_host_lacks_is_named_and_pushed(fleet: DockerFleet) -> N
     fleet.cluster.await_health(HEAL_S)
 
 
-def test_a_container_of_somebody_else_with_our_name_is_left_alone(fleet: DockerFleet) -> None:
+def test_a_container_of_somebody_else_with_our_name_is_left_alone(fleet: DockerFleet, images: tuple[str, ...]) -> None:
     host = fleet.hosts["h1"]
-    stranger = host.run("docker", "create", "--name", "redisforge-main-redis-1", fleet.images[0])
+    stranger = host.run("docker", "create", "--name", "redisforge-main-redis-1", images[0])
     said = fleet.cluster.run("up", "--json")
     there = host.run("docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"id={stranger}")
     assert fleet.left_over() == ["h1: redisforge-main-redis-1"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster_tool import until
-from docker_fleet import DockerFleet, pushed_images
+from docker_fleet import DockerFleet
 
 from testbed.hosts import DATA_FOLDER, Bed
 
@@ -21,13 +21,12 @@ HEAL_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def fleet(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerFleet]:
-    made = DockerFleet(bed, tmp_path_factory.mktemp("docker") / "operator")
+def fleet(docker_hosts: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerFleet]:
+    made = DockerFleet(docker_hosts, tmp_path_factory.mktemp("docker") / "operator")
     try:
-        with pushed_images(bed, made):
-            up = made.cluster.run("up", "--json")
-            assert up.status == 0, str(up)
-            yield made
+        up = made.cluster.run("up", "--json")
+        assert up.status == 0, str(up)
+        yield made
     finally:
         made.close()
 
