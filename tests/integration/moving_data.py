@@ -28,6 +28,7 @@ _KINDS: tuple[tuple[str, tuple[Command, ...], Command], ...] = (
     ("stream", (("XADD", "K", "5-1", "field", "K"),), ("XRANGE", "K", "-", "+")),
     ("binary", (("SET", "K\udc80\udcff", "bytes"),), ("GET", "K\udc80\udcff")),
 )
+READY_S = 20.0
 _EXPIRES_MS = 4_102_444_800_000
 """A moment in 2100."""
 _TOLERANCE_MS = 10_000
@@ -116,11 +117,14 @@ class Writers:
 
 @contextmanager
 def writing(masters: Masters, threads: int = 3) -> Generator[Writers]:
-    """Let clients write new keys, and increase counters, until the end of the block."""
+    """Let clients write new keys, and increase counters, until the end of the block. It begins when all have begun."""
     writers, stop = Writers(), threading.Event()
+    begun = threading.Barrier(threads + 1, timeout=READY_S)
 
     def write(number: int) -> None:
         client: Any = masters.client()
+        client.set(f"begun:{number}", "")
+        begun.wait()
         count = 0
         while not stop.is_set():
             key, counter = f"load:{number}:{count}", f"counter:{number}:{count % 97}"
@@ -138,6 +142,7 @@ def writing(masters: Masters, threads: int = 3) -> Generator[Writers]:
     for thread in running:
         thread.start()
     try:
+        begun.wait()
         yield writers
     finally:
         stop.set()

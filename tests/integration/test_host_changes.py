@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from chain import chained
-from cluster_tool import Cluster, kill
+from cluster_tool import Cluster, kill, until
 from verbs import (
     after_lines,
     assert_declared,
@@ -175,6 +175,7 @@ def test_a_lost_host_is_replaced(cluster: Cluster) -> None:
     cluster.await_copies()
     for name in (*lost, old_envoy):
         kill(cluster.keeper_pid(name), cluster.pid(name))
+    until(lambda: len(cluster.masters()) == 3 and not lost.keys() & cluster.masters().keys(), "a takeover")
     cuts = chained(cluster, "host", "replace", "h2", "h5", "--yes")
 
     assert len(cuts) > 8, cuts

@@ -78,12 +78,16 @@ def test_the_lock_is_on_the_hosts_while_a_verb_works_and_free_afterwards(fleet: 
 
 def test_a_second_operator_is_told_who_operates(fleet: Fleet, second: Cluster) -> None:
     with at_work(fleet.cluster, "restart", "redis-4", "redis-5") as verb:
-        for arguments in (("up",), ("up", "--json")):
-            result = second.run(*arguments)
-            assert result.status == LOCKED, str(result)
-            assert "`redisforge restart` of" in result.stderr
-            assert f"process {verb.pid}" in result.stderr
-            assert "held on h1" in result.stderr, "everybody asks the same host first"
+        verb.send_signal(signal.SIGSTOP)  # it is not done before the other one has asked
+        try:
+            for arguments in (("up",), ("up", "--json")):
+                result = second.run(*arguments)
+                assert result.status == LOCKED, str(result)
+                assert "`redisforge restart` of" in result.stderr
+                assert f"process {verb.pid}" in result.stderr
+                assert "held on h1" in result.stderr, "everybody asks the same host first"
+        finally:
+            verb.send_signal(signal.SIGCONT)
         assert not (second.path / "tls").exists()
         assert not (second.path / "secrets.env").exists()
         assert verb.wait(VERB_LIMIT_S) == 0
