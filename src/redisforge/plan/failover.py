@@ -57,7 +57,7 @@ def failover_phase(topology: Topology, facts: Facts, wanted: Failover) -> Phase 
         return hand_over(topology, facts, seen, heir, f"{wanted.node} gives its slots away")
     step = Promote(node=heir.name, mode=wanted.mode, why=f"{wanted.node} gives its slots away")
     title = f"let {heir.name} take over from {wanted.node}"
-    return Phase(title=title, steps=(step,), gate=Gate("promoted", 30.0))
+    return Phase(title=title, steps=(step,), gate=Gate("took_over", 30.0, node=heir.name))
 
 
 def _owner(topology: Topology, facts: Facts, name: str) -> PeerView | None:

@@ -152,6 +152,14 @@ def promoted(topology: Topology, facts: Facts) -> Reasons:
     return (f"no reachable master owns slots {describe(missing)}",) if missing else ()
 
 
+def took_over(topology: Topology, facts: Facts, name: str) -> Reasons:
+    """The node is a master with slots. What else may be wrong with the cluster is not this takeover's to wait for."""
+    node = facts.nodes[name]
+    if not node.reachable:
+        return (f"{name}: {node.problem}",)
+    return () if node.role is Role.MASTER and node.slots else (f"{name} has not taken over yet",)
+
+
 def endpoints_serve(topology: Topology, facts: Facts) -> Reasons:
     """Every endpoint answers at every Envoy, and every Envoy sends to exactly the nodes of the cluster."""
     reasons = [f"{e.name} at {e.address}:{e.port}: {e.problem}" for e in facts.endpoints if e.problem]
@@ -250,6 +258,7 @@ _OF_ONE_NODE: dict[str, Callable[[Topology, Facts, str], Reasons]] = {
     "unread": unread,
     "read_again": read_again,
     "electable": electable,
+    "took_over": took_over,
 }
 
 

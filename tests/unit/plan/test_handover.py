@@ -13,7 +13,7 @@ from redisforge.model.topology import Engine, Topology
 from redisforge.plan.failover import Failover, failover_phase
 from redisforge.plan.gates import reasons_against
 from redisforge.plan.handover import best_replica, hand_over, pause_left_s
-from redisforge.plan.predict import predict
+from redisforge.plan.predict import apply, predict, settle
 from redisforge.plan.starting import Wishes
 
 TOPOLOGY = make_topology(3, 2)
@@ -103,3 +103,19 @@ def test_failover_asked_again_does_nothing() -> None:
     assert first is not None
     assert [type(step) for step in first.steps] == [Promote]
     assert first.gate == Gate("settled", 60.0)
+
+
+def test_a_takeover_does_not_wait_for_another_shard_that_is_down_too() -> None:
+    """Of two dead masters at once: each is taken over by itself, in whatever order."""
+    dead = {name: replace(FORMED.nodes[name], problem="does not run", peers=()) for name in (MASTER, "redis-2")}
+    facts = replace(FORMED, nodes={**FORMED.nodes, **dead})
+    phase = failover_phase(TOPOLOGY, facts, Failover(node=MASTER, mode="takeover"))
+    assert phase is not None
+    (promote,) = phase.steps
+    assert isinstance(promote, Promote)
+    assert reasons_against(phase.gate, TOPOLOGY, facts) == (f"{promote.node} has not taken over yet",)
+    done = settle(TOPOLOGY, apply(TOPOLOGY, facts, phase.steps, Wishes()))
+    assert reasons_against(phase.gate, TOPOLOGY, done) == ()
+    assert reasons_against(Gate("promoted", 30.0), TOPOLOGY, done), "the other one's slots have no master yet"
+    silent = replace(done, nodes={**done.nodes, promote.node: replace(done.nodes[promote.node], problem="is silent")})
+    assert reasons_against(phase.gate, TOPOLOGY, silent) == (f"{promote.node}: is silent",)
