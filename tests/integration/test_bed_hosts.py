@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import yaml
 from bed_cluster import BedCluster
 from cluster_tool import until
-from verbs import assert_declared, assert_whole, done, ids_of, loaded, raise_commented
+from verbs import assert_declared, assert_whole, by_host, done, ids_of, loaded, raise_commented
 
 from testbed.hosts import Bed
 
@@ -32,10 +31,6 @@ def three(docker_hosts: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         made.close()
 
 
-def by_host(three: BedCluster) -> Counter[str]:
-    return Counter(node["host"] for node in three.cluster.nodes().values())
-
-
 def test_a_lost_host_is_replaced_and_what_it_brings_back_is_not_listened_to(three: BedCluster) -> None:
     cluster, lost = three.cluster, three.host("h3")
     keys, ids = cluster.write_keys(500), ids_of(cluster)
@@ -51,7 +46,7 @@ def test_a_lost_host_is_replaced_and_what_it_brings_back_is_not_listened_to(thre
         report = done(cluster, "host", "replace", "h3", SPARE, "--yes")
 
         assert any("h3 cannot be reached" in notice for notice in report["notices"])
-        assert by_host(three) == {"h1": 2, "h2": 2, SPARE: 2}
+        assert by_host(three.cluster) == {"h1": 2, "h2": 2, SPARE: 2}
         stayed = {name: node_id for name, node_id in ids_of(cluster).items() if name in ids.keys() - gone}
         assert stayed == {name: node_id for name, node_id in ids.items() if name not in gone}
         assert_declared(cluster, 3)
@@ -60,7 +55,7 @@ def test_a_lost_host_is_replaced_and_what_it_brings_back_is_not_listened_to(thre
         lost.power_on()
     until(lambda: lost.run("docker", "ps", "--quiet"), "its containers run again", TAKEOVER_S)
     assert cluster.is_healthy()
-    assert by_host(three) == {"h1": 2, "h2": 2, SPARE: 2}
+    assert by_host(three.cluster) == {"h1": 2, "h2": 2, SPARE: 2}
     assert cluster.up() == []
     assert cluster.read_keys(keys) == keys
     lost.run("sh", "-c", f"docker ps --all --quiet | xargs docker rm --force --volumes; rm -rf {three.folder}")
@@ -69,11 +64,11 @@ def test_a_lost_host_is_replaced_and_what_it_brings_back_is_not_listened_to(thre
 def test_a_host_is_drained_under_load(three: BedCluster) -> None:
     cluster = three.cluster
     beside = three.running(but="h3")["envoy-1"].host
-    host = next(name for name in by_host(three) if name != beside)
+    host = next(name for name in by_host(three.cluster) if name != beside)
     with loaded(cluster):
         report = done(cluster, "host", "drain", host, "--yes", "--force", "--probe")
     assert (report["probe"]["errors"], report["probe"]["lost"]) == (0, 0)
-    assert host not in by_host(three)
-    assert set(by_host(three).values()) == {3}
+    assert host not in by_host(three.cluster)
+    assert set(by_host(three.cluster).values()) == {3}
     assert three.host(host).run("docker", "ps", "--all", "--quiet") == ""
     assert cluster.up() == []

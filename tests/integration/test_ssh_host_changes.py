@@ -10,7 +10,7 @@ import pytest
 import yaml
 from cluster_tool import kill, processes_of, until
 from ssh_fleet import Fleet
-from verbs import assert_declared, done, ids_of, loaded, raise_commented
+from verbs import assert_declared, by_host, done, ids_of, loaded, raise_commented
 
 pytestmark = pytest.mark.integration
 
@@ -23,10 +23,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield made
     finally:
         made.close()
-
-
-def by_host(fleet: Fleet) -> Counter[str]:
-    return Counter(node["host"] for node in fleet.cluster.nodes().values())
 
 
 def units_of(fleet: Fleet, host: str) -> set[str]:
@@ -76,7 +72,7 @@ def test_a_lost_host_is_replaced_by_one_that_has_never_seen_the_cluster(fleet: F
     report = done(cluster, "host", "replace", "h3", "h4", "--yes")
 
     assert any("h3 cannot be reached" in notice for notice in report["notices"])
-    assert by_host(fleet) == {"h1": 2, "h2": 2, "h4": 2}
+    assert by_host(fleet.cluster) == {"h1": 2, "h2": 2, "h4": 2}
     assert {name: node_id for name, node_id in ids_of(cluster).items() if name in ids} == {
         name: node_id for name, node_id in ids.items() if name not in lost
     }
@@ -97,7 +93,7 @@ def test_a_host_is_drained_under_load(fleet: Fleet) -> None:
     with loaded(cluster):
         report = done(cluster, "host", "drain", "h2", "--yes", "--force", "--probe")
     assert (report["probe"]["errors"], report["probe"]["lost"]) == (0, 0)
-    assert by_host(fleet) == {"h1": 3, "h4": 3}
+    assert by_host(fleet.cluster) == {"h1": 3, "h4": 3}
     assert units_of(fleet, "h2") == set()
     shards = {node["shard"] for node in cluster.nodes().values()}
     for shard in shards:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from cluster_tool import Cluster, kill, processes_of, until
 from ssh_fleet import Fleet
-from verbs import assert_whole, done, even, ids_of, loaded, planned, raise_commented
+from verbs import assert_whole, by_host, done, even, ids_of, loaded, planned, raise_commented
 
 pytestmark = pytest.mark.integration
 
@@ -41,10 +40,6 @@ def units_on(fleet: Fleet) -> dict[str, set[str]]:
     return found
 
 
-def nodes_by_host(cluster: Cluster) -> dict[str, int]:
-    return dict(Counter(node["host"] for node in cluster.nodes().values()))
-
-
 def start_times(cluster: Cluster) -> dict[str, int]:
     """The process id of every node, as it says itself."""
     found: dict[str, int] = {}
@@ -59,8 +54,8 @@ def test_shards_come_and_go_over_the_hosts(fleet: Fleet) -> None:
     with loaded(cluster):
         grown = done(cluster, "scale", "--shards", "4", "--probe")
         assert even(cluster.masters())
-        assert sum(nodes_by_host(cluster).values()) == 8
-        assert max(nodes_by_host(cluster).values()) == 3, "the new nodes are on different hosts"
+        assert sum(by_host(cluster).values()) == 8
+        assert max(by_host(cluster).values()) == 3, "the new nodes are on different hosts"
         done(cluster, "scale", "--shards", "3", "--yes")
     assert (grown["probe"]["errors"], grown["probe"]["lost"]) == (0, 0)
     assert even(assert_whole(cluster, 3))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ def loaded(cluster: Cluster) -> Generator[Load]:
     with Load(primary, reader_url=reader, keys_per_writer=200, keep_keys=False) as load:
         yield load
     load.stop().check()
+
+
+def by_host(cluster: Cluster) -> Counter[str]:
+    """How many nodes stand on each host."""
+    return Counter(node["host"] for node in cluster.nodes().values())
 
 
 # --- what must hold afterwards ---

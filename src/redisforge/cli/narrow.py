@@ -21,7 +21,7 @@ def narrowed(app: typer.Typer, arguments: Sequence[str]) -> typer.Typer:
         return app
     wanted, rest = words[0], words[1:]
     commands = [info for info in app.registered_commands if info.name == wanted]
-    groups = [_narrowed_group(info, rest) for info in app.registered_groups if _group_name(info) == wanted]
+    groups = [_narrowed_group(info, rest) for info in app.registered_groups if info.name == wanted]
     if not commands and not groups:
         return app
     fewer = copy.copy(app)
@@ -34,8 +34,3 @@ def _narrowed_group(info: TyperInfo, arguments: Sequence[str]) -> TyperInfo:
     if info.typer_instance:
         fewer.typer_instance = narrowed(info.typer_instance, arguments)
     return fewer
-
-
-def _group_name(info: TyperInfo) -> str:
-    name = info.name or (info.typer_instance.info.name if info.typer_instance else None)
-    return name if isinstance(name, str) else ""

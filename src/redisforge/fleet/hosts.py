@@ -137,7 +137,7 @@ class HostsRuntime:
             if not isinstance(failure, HostError):
                 raise failure
         if check and failures:
-            raise together([failure for failure in failures if isinstance(failure, HostError)])
+            raise _together([failure for failure in failures if isinstance(failure, HostError)])
 
 
 async def _seen(site: Site) -> dict[str, UnitFacts] | HostError:
@@ -152,7 +152,7 @@ def _unknown(name: str, error: HostError) -> UnitFacts:
     return UnitFacts(name=name, state=UnitState.UNKNOWN, reason=reason)
 
 
-def together(failures: list[HostError]) -> HostError:
+def _together(failures: list[HostError]) -> HostError:
     """One error that names every host; a single one stays as it is."""
     if len(failures) == 1:
         return failures[0]

@@ -14,7 +14,7 @@ import msgspec
 
 from redisforge.errors import HostError, UnreachableError
 from redisforge.fleet.host_room import Room, look_for_room
-from redisforge.fleet.hosts import Site, together
+from redisforge.fleet.hosts import HostsRuntime, Site
 from redisforge.fleet.ssh_pool import over_hosts
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.topology import Topology
@@ -31,42 +31,38 @@ class _Need(msgspec.Struct, frozen=True):
     sockets: tuple[tuple[str, str, int], ...]
     """(Unit, address, port)."""
     sizes: Mapping[str, int]
-    units: tuple[Unit, ...]
-    """What is to start there, or to be started again with another configuration; empty as long as nobody knows."""
 
 
 async def check_other_hosts(
     topology: Topology, sites: Mapping[str, Site], facts: Facts, units: Mapping[str, Unit] | None = None
 ) -> None:
-    """The ports of every Unit that is to start on another host are free there, there is room for it and for the
-    programs that are carried with it, and its runtime can start it (as far as `units` says). The same is asked of the
-    runtime for Units that run with another configuration.
+    """The ports of every Unit that is to start on another host are free there, and there is room for it and for the
+    programs that are carried with it. What runs `units`, on this machine too, can start those that are to start, or to
+    be started again with another configuration.
 
     Raises:
         HostError: names every host and what it lacks.
     """
     needs = list(_needs(topology, sites, facts, units or {}))
+    due = [unit for unit in (units or {}).values() if _is_due(unit, facts)]
+    runtime = HostsRuntime(list(sites.values()), {unit.name: sites[unit.host] for unit in due})
 
     async def look(need: _Need) -> Room | None:
-        check = asyncio.create_task(need.site.runtime.check(need.units))
-        try:
-            if not need.sockets:
-                return None
-            sockets = [(address, port) for _, address, port in need.sockets]
-            return await look_for_room(need.site.transport, need.site.layout.folder, sockets, list(need.sizes))
-        finally:
-            await check
+        sockets = [(address, port) for _, address, port in need.sockets]
+        return await look_for_room(need.site.transport, need.site.layout.folder, sockets, list(need.sizes))
 
     problems: list[str] = []
-    failures: list[HostError] = []
-    for need, room in zip(needs, await over_hosts(look, needs), strict=True):
+    check = asyncio.create_task(runtime.check(due))
+    try:
+        rooms = await over_hosts(look, needs)
+    finally:
+        await check
+    for need, room in zip(needs, rooms, strict=True):
         if isinstance(room, HostError):
             if not isinstance(room, UnreachableError):
-                failures.append(room)
+                raise room
         elif room is not None:
             problems += _lacks(need, room)
-    if failures:
-        raise together(failures)
     if problems:
         raise HostError(
             "other hosts cannot take what is to start there",
@@ -81,24 +77,28 @@ def _needs(topology: Topology, sites: Mapping[str, Site], facts: Facts, units: M
     remote = {host.name for host in topology.hosts if host.ssh is not None}
     nodes = {node.name for node in topology.own_nodes}
     idle: dict[str, list[str]] = {}
-    changed: dict[str, list[Unit]] = {}
-    for declared in (*topology.own_nodes, *topology.envoys):
-        seen, unit = facts.units.get(declared.name), units.get(declared.name)
-        if declared.host not in remote:
-            continue
-        if seen is None or seen.state in _IDLE:
-            idle.setdefault(declared.host, []).append(declared.name)
-        elif unit and seen.state is not UnitState.UNKNOWN and seen.config_hash != unit.config_hash:
-            changed.setdefault(declared.host, []).append(unit)
+    for unit in (*topology.own_nodes, *topology.envoys):
+        if unit.host in remote and _is_idle(unit.name, facts):
+            idle.setdefault(unit.host, []).append(unit.name)
     ports = list(declared_ports(topology))
-    for host in dict.fromkeys((*idle, *changed)):
-        site, names = sites[host], idle.get(host, [])
-        known = [units[name] for name in names if name in units]
-        carried = {folder.target: folder.source for unit in known for folder in unit.carried}
+    for host, names in idle.items():
+        site = sites[host]
+        carried = {folder.target: folder.source for name in names if name in units for folder in units[name].carried}
         sizes = {site.layout.unit(name): BYTES_PER_NODE for name in names if name in nodes}
         sizes |= {target: _size_bytes(Path(source)) for target, source in carried.items()}
-        sockets = tuple(port for port in ports if port[0] in names)
-        yield _Need(site, sockets, sizes, (*known, *changed.get(host, [])))
+        yield _Need(site, tuple(port for port in ports if port[0] in names), sizes)
+
+
+def _is_idle(name: str, facts: Facts) -> bool:
+    return name not in facts.units or facts.units[name].state in _IDLE
+
+
+def _is_due(unit: Unit, facts: Facts) -> bool:
+    """Whether it is to start, or to be started again with another configuration."""
+    if _is_idle(unit.name, facts):
+        return True
+    seen = facts.units[unit.name]
+    return seen.state is not UnitState.UNKNOWN and seen.config_hash != unit.config_hash
 
 
 def _size_bytes(folder: Path) -> int:
