@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import time
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
@@ -23,6 +24,7 @@ TAKEOVER_S = 30.0
 HEAL_S = 90.0
 DELAY_MS = 20.0
 LOST_PERCENT = 1.0
+FIRST_PACKET_AGAIN_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -138,4 +140,22 @@ def test_a_planned_failover_over_slow_and_lossy_lines_is_not_noticed(bedded: Bed
             done(cluster, "failover", bedded.master_elsewhere())
     finally:
         bedded.bed.on_all(lambda host: host.speed_up())
+    settle(bedded)
+
+
+def test_a_connection_whose_first_packet_is_lost_is_waited_for(bedded: BedCluster) -> None:
+    """The packet is sent again after a second; a command that waits for that connection must not fail meanwhile."""
+    cluster, master = bedded.cluster, bedded.master_elsewhere()
+    host = bedded.host_of(master)
+    keys = cluster.write_keys(100, "waits")
+    with cluster.node_client(master) as node:
+        assert node.ping()
+        host.slow_down(0, lose_first=True)
+        try:
+            node.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # Envoy's, too
+            began = time.monotonic()
+            assert cluster.read_keys(keys) == keys
+            assert time.monotonic() - began >= FIRST_PACKET_AGAIN_S
+        finally:
+            host.speed_up()
     settle(bedded)

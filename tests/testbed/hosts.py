@@ -125,9 +125,13 @@ class BedHost:
         self.address = address or self.address
         self._docker("network", "connect", "--ip", self.address, self._bed.name, self.container)
 
-    def slow_down(self, delay_ms: float, lost_percent: float = 0.0) -> None:
-        """Delay what arrives, and lose a share of it. Delay between two slow hosts adds up over both ways."""
-        self.run("sh", "-c", f"exec python3 /usr/local/lib/slow_line.py {delay_ms} {lost_percent} >/run/slow 2>&1 &")
+    def slow_down(self, delay_ms: float, lost_percent: float = 0.0, *, lose_first: bool = False) -> None:
+        """Delay what arrives, and lose a share of it, or the first packet of each connection.
+
+        Delay between two slow hosts adds up over both ways.
+        """
+        words = f"{delay_ms} {lost_percent}{' first' * lose_first}"
+        self.run("sh", "-c", f"exec python3 /usr/local/lib/slow_line.py {words} >/run/slow 2>&1 &")
         until(lambda: "ready" in self.run("cat", "/run/slow", check=False), f"{self.name} is slow: see /run/slow")
         self.run("iptables", *self._slow_rule("-I"))
 

@@ -1,7 +1,8 @@
 """Delays and loses packets that arrive at this host, in user space: for kernels without netem.
 
-    python3 slow_line.py DELAY_MS LOST_PERCENT      until it is killed; prints `ready`
+    python3 slow_line.py DELAY_MS LOST_PERCENT [first]      until it is killed; prints `ready`
 
+With `first`, the first packet of every new connection of TCP is lost, so that it is sent again after a second.
 What iptables sends to queue QUEUE_NUMBER is held until its time has come, in order. The rule belongs into INPUT: what
 is held in OUTPUT counts against the sender's small queues, and a connection crawls. Of the standard library alone.
 
@@ -29,6 +30,11 @@ _SOL_NETLINK, _NO_ENOBUFS = 270, 5
 _DROP, _ACCEPT = 0, 1
 _HEADER_BYTES = 16
 _FAMILY_BYTES = 4
+_COPIED_BYTES = 80
+"""Of each packet: its headers of IP (at most 60 bytes) and TCP as far as the flags."""
+
+_PACKET_HEADER, _PAYLOAD = 1, 10
+_TCP, _SYN, _ACK = 6, 0x02, 0x10
 
 
 def attribute(kind: int, content: bytes) -> bytes:
@@ -56,10 +62,10 @@ def open_queue() -> socket.socket:
     queue.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     queue.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
     bind_it = attribute(1, struct.pack("!BBH", 1, 0, 0))
-    copy_little = attribute(2, struct.pack("!IB", 64, 1))  # the id is all that is needed of a packet
+    copy_mode = attribute(2, struct.pack("!IB", _COPIED_BYTES, 2))
     length = attribute(3, struct.pack("!I", 65536))
     when_full_accept = attribute(4, struct.pack("!I", 5)) + attribute(5, struct.pack("!I", 5))
-    for settings in (bind_it, copy_little, length, when_full_accept):
+    for settings in (bind_it, copy_mode, length, when_full_accept):
         queue.send(message(_CONFIG, _REQUEST_ACK, settings))
         problem = -struct.unpack_from("=i", queue.recv(4096), _HEADER_BYTES)[0]
         if problem:
@@ -67,28 +73,40 @@ def open_queue() -> socket.socket:
     return queue
 
 
-def packet_ids(received: bytes) -> Iterator[int]:
-    """The ids of the packets that a read from the queue brought."""
+def packets(received: bytes) -> Iterator[tuple[int, bytes]]:
+    """The packets that a read from the queue brought: their ids and first bytes."""
     start = 0
     while start + _HEADER_BYTES <= len(received):
         size, kind = struct.unpack_from("=IH", received, start)
-        place = start + _HEADER_BYTES + _FAMILY_BYTES
-        while kind == _SUBSYSTEM | _PACKET and place + 4 <= start + size:
-            length, name = struct.unpack_from("=HH", received, place)
-            if name & 0x3FFF == 1:
-                yield struct.unpack_from("!I", received, place + 4)[0]
-                break
-            place += (length + 3) & ~3
+        if kind == _SUBSYSTEM | _PACKET:
+            found = dict(_attributes(received, start + _HEADER_BYTES + _FAMILY_BYTES, start + size))
+            yield struct.unpack_from("!I", found[_PACKET_HEADER])[0], found.get(_PAYLOAD, b"")
         start += (size + 3) & ~3
 
 
-def main(delay_s: float, lost: float) -> None:
-    """Hold every packet for `delay_s`; let the share `lost` of them vanish."""
+def _attributes(received: bytes, place: int, end: int) -> Iterator[tuple[int, bytes]]:
+    while place + 4 <= end:
+        length, name = struct.unpack_from("=HH", received, place)
+        yield name & 0x3FFF, received[place + 4 : place + length]
+        place += (length + 3) & ~3
+
+
+def opens_connection(packet: bytes) -> bytes:
+    """If this is the first packet of a connection of TCP over IPv4: from where to where; else nothing."""
+    header = (packet[0] & 0x0F) * 4 if packet else 0
+    if len(packet) < header + 14 or packet[0] >> 4 != 4 or packet[9] != _TCP:
+        return b""
+    return packet[12:20] + packet[header : header + 4] if packet[header + 13] & (_SYN | _ACK) == _SYN else b""
+
+
+def main(delay_s: float, lost: float, lose_first: bool) -> None:
+    """Hold every packet for `delay_s`; let the share `lost` of them vanish, and the first of connections."""
     queue = open_queue()
     queue.setblocking(False)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     held: deque[tuple[float, int]] = deque()
+    seen: set[bytes] = set()
     while True:
         now = time.monotonic()
         while held and held[0][0] <= now:
@@ -101,12 +119,15 @@ def main(delay_s: float, lost: float) -> None:
         except BlockingIOError:
             continue
         due = time.monotonic() + delay_s
-        for packet_id in packet_ids(received):
-            if lost and random.random() < lost:
+        for packet_id, packet in packets(received):
+            opened = opens_connection(packet) if lose_first else b""
+            is_first = bool(opened) and opened not in seen
+            seen.add(opened)
+            if is_first or (lost and random.random() < lost):
                 queue.send(verdict(packet_id, _DROP))
             else:
                 held.append((due, packet_id))
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) / 1000, float(sys.argv[2]) / 100)
+    main(float(sys.argv[1]) / 1000, float(sys.argv[2]) / 100, "first" in sys.argv[3:])

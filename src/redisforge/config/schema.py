@@ -180,7 +180,12 @@ class EnvoyOptions(Options):
         5000, "How long Envoy waits for the answer to a command.", unit="ms", ge=1, le=3_600_000
     )
     connect_timeout_ms: int = option(
-        750, "How long Envoy waits for a connection to a node.", unit="ms", ge=1, le=60_000
+        1500,
+        "How long Envoy waits for a connection to a node. Below 1.2 s one lost packet can fail commands: the first "
+        "packet of a connection is sent again after 1 s. A longer time prolongs the errors of a node that hangs.",
+        unit="ms",
+        ge=1,
+        le=60_000,
     )
 
 

@@ -104,7 +104,7 @@ def topology(**changes: Any) -> Topology:
             max_pending_requests=567,
             refresh_s=1.5,
             operation_timeout_ms=2500,
-            connect_timeout_ms=750,
+            connect_timeout_ms=1500,
         ),
         tls=TlsSettings(
             ca_path="",
@@ -226,7 +226,7 @@ def test_topology_is_followed_fast() -> None:
     assert discovery["redirect_refresh_interval"] == "0.05s"
     thresholds = ("redirect_refresh_threshold", "failure_refresh_threshold", "host_degraded_refresh_threshold")
     assert [discovery[name] for name in thresholds] == [1, 1, 1]
-    assert cluster["connect_timeout"] == "0.75s"
+    assert cluster["connect_timeout"] == "1.5s"
     assert cluster["wait_for_warm_on_init"] is False
 
 
