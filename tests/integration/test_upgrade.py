@@ -19,6 +19,7 @@ from redisforge.model.topology import Engine
 pytestmark = pytest.mark.integration
 
 NEW = "8.6"
+NEW_VALKEY = "9.1"
 
 
 def server(version: str) -> str:
@@ -37,21 +38,26 @@ def versions(cluster: Cluster) -> set[str]:
     found: set[str] = set()
     for name in NODE_NAMES:
         with cluster.node_client(name) as client:
-            found.add(".".join(client.info("server")["redis_version"].split(".")[:2]))
+            said = client.info("server")
+            found.add(".".join(said.get("valkey_version", said["redis_version"]).split(".")[:2]))
     return found
 
 
-@pytest.mark.parametrize("old", ["8.0", "7.0"])
-def test_an_upgrade_under_load_is_not_noticed(make_cluster: MakeCluster, old: str) -> None:
-    cluster = raised(make_cluster, old)
+@pytest.mark.parametrize(
+    ("kind", "old", "new"), [("redis", "8.0", NEW), ("redis", "7.0", NEW), ("valkey", "8.1", NEW_VALKEY)]
+)
+def test_an_upgrade_under_load_is_not_noticed(make_cluster: MakeCluster, kind: str, old: str, new: str) -> None:
+    cluster = make_cluster(engine={"kind": kind, "version": old})
+    cluster.up()
     keys = cluster.write_keys()
-    planned = cluster.run("upgrade", "--redis", NEW, "--dry-run")
+    wanted = ("upgrade", f"--{kind}", new)
+    planned = cluster.run(*wanted, "--dry-run")
     with Load(cluster.url("primary"), reader_url=cluster.url("reader")) as load:
-        result = cluster.run("upgrade", "--redis", NEW, "--json", "--yes")
+        result = cluster.run(*wanted, "--json", "--yes")
         assert result.status == 0, str(result)
     load.stop().check()
 
-    assert versions(cluster) == {NEW}
+    assert versions(cluster) == {new}
     assert cluster.read_keys(keys) == keys
     report = result.json()
     assert planned.stdout.count("restart redis-") == 6
@@ -59,11 +65,11 @@ def test_an_upgrade_under_load_is_not_noticed(make_cluster: MakeCluster, old: st
     assert titles == re.findall(r"^\d+\. ((?:upgrade|hand over).*)  \[then", planned.stdout, re.MULTILINE)
     assert re.search(r"read a copy of redis-\d's data: [1-9]\d* keys", str(report["notices"]))
     assert [title.split()[0] for title in titles] == ["upgrade"] * 3 + ["hand", "upgrade"] * 3
-    assert f'version: "{NEW}"' in (cluster.folder / "redisforge.yaml").read_text()
-    assert json.loads((cluster.path / "topology.json").read_text())["engine"]["version"] == NEW
+    assert f'version: "{new}"' in (cluster.folder / "redisforge.yaml").read_text()
+    assert json.loads((cluster.path / "topology.json").read_text())["engine"]["version"] == new
     assert cluster.is_healthy(), cluster.problems()
     assert cluster.up() == []
-    assert cluster.run("upgrade", "--redis", NEW, "--json", "--yes").json()["phases"] == []
+    assert cluster.run(*wanted, "--json", "--yes").json()["phases"] == []
 
 
 def test_an_older_version_is_refused_and_so_is_another_engine(fresh: Cluster) -> None:
