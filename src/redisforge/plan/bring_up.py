@@ -13,7 +13,9 @@ point, and nothing when all is well. The order:
     6  FORGET          of identities that no longer exist
     7  announcement    of replicas that some nodes do not name to proxies yet; then a new cluster's Envoys start
     8  agreement       nothing to do but to wait for it: a master says `fail` for its first two seconds
-    9  drift           Units that run with an older configuration restart, one at a time, masters after a hand-over
+    9  reads           are given back to replicas that refuse them: they have restarted, or a verb was cut off
+       drift           Units that run with an older configuration restart, one at a time, masters after a hand-over,
+                       replicas once they get no more reads
     10 files           that have changed and for which nothing has to restart are placed (plan/refresh.py)
 
 A phase ends with a gate; the runner observes again before it asks for the next.
@@ -22,6 +24,7 @@ A phase ends with a gate; the runner observes again before it asks for the next.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts, UnitState
@@ -42,6 +45,7 @@ from redisforge.plan.handover import best_replica, hand_over
 from redisforge.plan.joining import announce, forget_dead, introduce, tell_slots
 from redisforge.plan.placement import split_slots
 from redisforge.plan.readdress import readdress
+from redisforge.plan.ready import left_unread, refuse_reads, takes_reads
 from redisforge.plan.refresh import refresh_phase
 from redisforge.plan.refusals import (
     lost_identities,
@@ -87,6 +91,8 @@ def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None
             return _apply_drift(topology, facts, outdated)
         gate = Gate("endpoints_serve", 15.0)
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
+    if phase := _read_again(topology, facts, drifted):
+        return phase
     if drifted:
         return _apply_drift(topology, facts, drifted)
     return refresh_phase(facts, wishes.config_hashes, wishes.placed_hashes)
@@ -214,8 +220,17 @@ def _drifted(facts: Facts, wishes: Wishes) -> list[str]:
     ]
 
 
+def _read_again(topology: Topology, facts: Facts, drifted: Collection[str]) -> Phase | None:
+    """What an Envoy alone finds unhealthy it will find healthy by itself: it may not have looked yet."""
+    others = (node.name for node in facts.reachable_nodes() if not node.refuses_reads)
+    return left_unread(topology, facts, but=frozenset((*others, *drifted)))
+
+
 def _apply_drift(topology: Topology, facts: Facts, drifted: list[str]) -> Phase:
-    """Restart one of the drifted Units: replicas first, then masters, then Envoys."""
+    """Restart one of the drifted Units: replicas first, then masters, then Envoys.
+
+    Before a replica restarts its reads go elsewhere.
+    """
 
     def order(name: str) -> tuple[bool, bool, str]:
         node = facts.nodes.get(name)
@@ -226,6 +241,8 @@ def _apply_drift(topology: Topology, facts: Facts, drifted: list[str]) -> Phase:
     heir = best_replica(topology, facts, node.id) if node and node.role is Role.MASTER else None
     if node and heir:
         return hand_over(topology, facts, node, heir, f"{name} is about to restart")
+    if node and node.role is Role.REPLICA and takes_reads(topology, facts, node):
+        return refuse_reads(name, "so that no read fails while it restarts")
     step = RestartUnit(unit=name, why="it runs with an older configuration")
     gate = Gate("endpoints_serve", 60.0, envoy=name) if node is None else Gate("in_sync", 60.0)
     return Phase(title=f"apply the changed configuration to {name}", steps=(step,), gate=gate)

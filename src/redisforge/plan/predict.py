@@ -104,7 +104,8 @@ def apply(topology: Topology, facts: Facts, steps: tuple[Step, ...], wishes: Wis
 def _apply_one(topology: Topology, facts: Facts, step: Step, wishes: Wishes) -> Facts:
     if isinstance(step, StartUnit | RestartUnit):
         blank = isinstance(step, StartUnit) and step.permit_blank
-        return _started(topology, facts, step.unit, wishes, blank=blank)
+        facts = _started(topology, facts, step.unit, wishes, blank=blank)
+        return _kept_unread(topology, facts, step.unit) if isinstance(step, RestartUnit) else facts
     if isinstance(step, StopUnit | RemoveUnit):
         return _stopped(facts, step.unit, gone=isinstance(step, RemoveUnit))
     if isinstance(step, RefreshUnit):
@@ -171,6 +172,12 @@ def _with_reads(facts: Facts, node: NodeFacts, *, allowed: bool) -> Facts:
     return facts if node.refuses_reads is None else _with_node(facts, _replace(node, refuses_reads=not allowed))
 
 
+def _kept_unread(topology: Topology, facts: Facts, name: str) -> Facts:
+    """Who has restarted is kept out of the reader endpoints until it is in sync (runbooks/work.py)."""
+    node = facts.nodes.get(name)
+    return _with_reads(facts, node, allowed=not topology.reading_users) if node else facts
+
+
 def _forgotten(facts: Facts, node: NodeFacts, step: Forget) -> Facts:
     left = tuple(peer for peer in node.peers if peer.id != step.node_id)
     return _with_node(facts, _replace(node, peers=left))
@@ -190,8 +197,8 @@ def _started(topology: Topology, facts: Facts, name: str, wishes: Wishes, *, bla
     if name not in facts.nodes:
         hosts = tuple((node.address, node.port) for node in topology.nodes)
         return _replace(facts, envoys={**facts.envoys, name: EnvoyFacts(name=name, hosts=hosts)})
-    if facts.nodes[name].reachable:  # a restart: it reads its users again
-        return _with_reads(facts, facts.nodes[name], allowed=True)
+    if facts.nodes[name].reachable:
+        return facts
     comes_back = before is not None and before.has_cluster_config and not blank
     node = _returned(topology, facts, name) if comes_back else _born(topology.node(name))
     return _with_node(facts, node)

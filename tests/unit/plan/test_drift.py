@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from edits import unit_with
+from changing import changing_world, with_readers
+from edits import envoy_with, unit_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from world import World, formed_world
 
 from redisforge.model.facts import EndpointFacts
 from redisforge.model.slots import subtract
-from redisforge.model.steps import Promote, RestartUnit, Step
+from redisforge.model.steps import Promote, RefuseReads, RestartUnit, Step
 from redisforge.model.topology import Role
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
@@ -68,6 +69,34 @@ def test_what_drifted_restarts_once(shards: int, replicas: int, envoys: int, dat
 )
 def test_the_order_of_restarts(changed: set[str], expected: list[str]) -> None:
     assert [str(step) for step in drift(formed_world(make_topology()), changed)] == expected
+
+
+def test_no_read_fails_meanwhile_and_all_are_read_from_again() -> None:
+    world = changing_world(with_readers(make_topology()))
+    assert [str(step).split(" (")[0] for step in drift(world, {"redis-1", "redis-4"})] == [
+        "redis-4: take it out of the reader endpoints",
+        "restart redis-4",
+        "redis-4: let it serve reads again",
+        "redis-4: CLUSTER FAILOVER",
+        "redis-1: take it out of the reader endpoints",
+        "restart redis-1",
+        "redis-1: let it serve reads again",
+    ]
+    assert [node.name for node in world.facts.nodes.values() if node.refuses_reads] == []
+
+
+def test_reads_that_a_verb_took_away_and_was_cut_off_are_given_back() -> None:
+    world = changing_world(with_readers(make_topology()))
+    world.carry_out([RefuseReads(node="redis-5", why="it is about to restart")])
+    assert [str(step).split(" (")[0] for step in drift(world, set())] == ["redis-5: let it serve reads again"]
+    assert drift(world, set()) == []
+
+
+def test_a_node_that_only_envoy_finds_unhealthy_is_left_to_it() -> None:
+    topology = with_readers(make_topology())
+    node = topology.node("redis-5")
+    facts = envoy_with("envoy-1", unhealthy=((node.address, node.port),))(topology, formed(topology))
+    assert next_phase(topology, facts, wishes_for(topology)) is None
 
 
 def test_a_cut_rolling_change_is_finished() -> None:

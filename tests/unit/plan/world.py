@@ -18,6 +18,7 @@ from redisforge.model.steps import (
     AssignSlots,
     Phase,
     Promote,
+    RefuseReads,
     Replicate,
     RestartUnit,
     SetConfigEpoch,
@@ -79,8 +80,15 @@ class World:
             elif isinstance(step, RestartUnit):
                 self.kill(step.unit)
                 self._start(step.unit, permit_blank=False)
+                self._keep_reads_away(step.unit)
             else:
                 self.facts = apply(self.topology, self.facts, (step,), self.wishes)
+
+    def _keep_reads_away(self, name: str) -> None:
+        """As runbooks/work.py does until the node is in sync."""
+        if self.topology.reading_users and name in self.facts.nodes and self.facts.nodes[name].reachable:
+            step = RefuseReads(node=name, why="it has just restarted")
+            self.facts = apply(self.topology, self.facts, (step,), self.wishes)
 
     def settle(self) -> None:
         """Let gossip spread, keys be copied to replicas, and keepers look again whether a held node may start."""
