@@ -102,7 +102,8 @@ def exit_codes_markdown() -> str:
         f"| {kind.exit_status} | `{kind.__name__}` | {kind.summary} |"
         for kind in sorted(kinds, key=lambda kind: kind.exit_status)
     ]
-    rows.append(f"| {errors.INTERRUPTED_EXIT_STATUS} | - | interrupted (Ctrl-C), or a question answered with no |")
+    stopped = "interrupted (Ctrl-C, SIGTERM, `lock release`), or a question answered with no"
+    rows.append(f"| {errors.INTERRUPTED_EXIT_STATUS} | - | {stopped} |")
     return "\n".join([_EXIT_CODES_INTRO, *rows]) + "\n"
 
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -235,10 +235,10 @@ class Cluster:
         self.transcript.append(result)
         return result
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start the command and do not wait for it."""
+    def start(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start the command, with the words `before` it, and do not wait for it."""
         return subprocess.Popen(
-            (*COMMAND, *arguments), cwd=self.folder, env=environment(self.home), text=True,
+            (*before, *COMMAND, *arguments), cwd=self.folder, env=environment(self.home), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

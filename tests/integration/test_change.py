@@ -14,6 +14,9 @@ from conftest import MakeCluster
 
 pytestmark = pytest.mark.integration
 
+IGNORING_SIGINT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+"""As a shell starts background jobs in a script."""
+
 
 def test_a_changed_setting_restarts_one_node_after_the_other_and_no_client_notices(fresh: Cluster) -> None:
     keys = fresh.write_keys()
@@ -176,7 +179,7 @@ def test_of_two_ups_at_once_one_succeeds_and_the_other_names_it(make_cluster: Ma
     assert cluster.up() == []
 
 
-def test_ctrl_c_ends_up_with_130_and_the_next_goes_on(make_cluster: MakeCluster) -> None:
+def test_ctrl_c_or_lock_release_ends_up_with_130_and_the_next_goes_on(make_cluster: MakeCluster) -> None:
     cluster = make_cluster()
     with cluster.start("up") as process:
         until((cluster.path / "units").exists, "the first units")
@@ -185,6 +188,13 @@ def test_ctrl_c_ends_up_with_130_and_the_next_goes_on(make_cluster: MakeCluster)
         assert process.returncode == 130, errors
         assert "Traceback" not in errors
         assert not is_alive(process.pid)
+
+    with cluster.start("up", before=IGNORING_SIGINT) as process:
+        until(lambda: cluster.run("lock", "status", "--json").json()["pid"] == process.pid, "it holds the lock")
+        released = cluster.run("lock", "release", "--yes")
+        _, errors = process.communicate(timeout=60)
+        assert (released.status, process.returncode) == (0, 130), f"{released}{errors}"
+        assert "Traceback" not in errors
 
     cluster.up()
     assert cluster.is_healthy()

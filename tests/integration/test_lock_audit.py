@@ -115,8 +115,8 @@ def test_a_running_verb_is_named_turns_others_away_and_stops_at_a_clean_point(fr
         first, second = (fresh.run("lock", "release", "--yes", "--wait", "0.1") for _ in range(2))
         os.kill(verb.pid, signal.SIGCONT)
         assert (first.status, second.status) == (10, 10), f"{first}{second}"
-        assert "got SIGINT" in first.stderr
-        assert "was asked to stop before" in second.stderr, "a second SIGINT would stop it anywhere"
+        assert "got SIGTERM" in first.stderr
+        assert "was asked to stop before" in second.stderr, "a second signal would stop it anywhere"
         assert "--force" in second.stderr
         released = fresh.run("lock", "release", "--yes")
         assert released.status == 0, str(released)
@@ -127,7 +127,8 @@ def test_a_running_verb_is_named_turns_others_away_and_stops_at_a_clean_point(fr
     assert fresh.is_healthy()
     ended = audit_of(fresh, "--verb", "restart")
     assert any(line["event"] == "end" and line["result"] == "interrupted" for line in ended)
-    assert any("SIGINT to `redisforge restart`" in line["what"] for line in audit_of(fresh, "--verb", "lock release"))
+    assert any("SIGTERM to `redisforge restart`" in line["what"] for line in audit_of(fresh, "--verb", "lock release"))
+    assert set(fresh.up()) <= {"let redis-5 serve reads again"}, "all that a stop between two phases leaves"
     assert fresh.up() == []
 
 

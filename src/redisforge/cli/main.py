@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -97,7 +99,17 @@ _INTERRUPTED = "interrupted; what runs goes on running, and the same command goe
 
 def main() -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(run())
+
+
+def _stop(_number: int, frame: FrameType | None) -> None:
+    """SIGTERM is as Ctrl-C: a background job of a script ignores SIGINT, and must hear of `lock release`, too."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if callable(on_interrupt):  # within an event loop: asyncio's own, which lets the tasks clean up
+        on_interrupt(signal.SIGINT, frame)
+    else:
+        raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:

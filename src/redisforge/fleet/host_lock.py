@@ -166,7 +166,8 @@ class HostLock:
         if 2 * len(self._processes) <= len(self._places):
             raise too_few(len(self._places), unreachable, self._holder.verb)
         if unreachable:
-            on_notice(f"the cluster's lock is held without {', '.join(unreachable)}: not reachable")
+            names = (f"{name} ({error.what})" for name, error in unreachable.items())
+            on_notice(f"the cluster's lock is held without {', '.join(names)}")
 
     async def _ask(self, place: LockPlace, unreachable: dict[str, UnreachableError]) -> None:
         """Take the lock at one place. Raises LockedError, or HostError for a host that answers and cannot lock."""
@@ -223,7 +224,7 @@ class HostLock:
             while line := await process.stdout.readline():
                 if line.decode(errors="replace").strip() == f"{_PREFIX}asked" and not self._was_asked:
                     self._was_asked = True  # every host says so; a second signal would stop the verb at once
-                    os.kill(os.getpid(), signal.SIGINT)
+                    os.kill(os.getpid(), signal.SIGTERM)
             self._gone[name] = "the host took it back"
         except (OSError, EOFError) as error:
             self._gone[name] = str(error) or "the connection was lost"

@@ -1,6 +1,6 @@
 """`lock status` and `lock release`: who operates on a cluster, and how to stop them.
 
-A dead holder needs no release: the kernel has taken its lock back. A living one is asked to stop (SIGINT), which it
+A dead holder needs no release: the kernel has taken its lock back. A living one is asked to stop (SIGTERM), which it
 does at a clean point; --force kills it, and the same verb goes on from there when it is run again.
 """
 
@@ -66,9 +66,9 @@ def release(
         return HostLocks(topology, layout).release(progress, wait_s=wait_s, force=force) or report
     holder = _known_holder(path, state)
     journal = Journal(Path(layout.journal), verb="lock release", user=getpass.getuser())
-    number = signal.SIGKILL if force else signal.SIGINT
+    number = signal.SIGKILL if force else signal.SIGTERM
     patience_s = _KILL_PATIENCE_S if force else wait_s
-    # A second SIGINT would stop the verb where it is, and not at a clean point (runbooks/control.py).
+    # A second one would stop the verb where it is, and not at a clean point (runbooks/control.py).
     asked = path.with_name(_ASKED)
     is_asked = not force and read_holder(asked) == holder
     try:
