@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from cluster_tool import Cluster, environment, run_command
 
+from docker_bed import DockerBed
 from redisforge.render.container import UNIT_LABEL
 from testbed.hosts import DATA_FOLDER, Bed, BedHost
 
@@ -32,31 +33,38 @@ class Seen(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def images_on_all_hosts(bed: Bed, folder: Path) -> Generator[tuple[str, ...]]:
     """Build RedisForge's images here and bring them to every host, by its own commands; gives their names."""
-    operator = BedCluster(bed, folder, "images")
-    cluster, variables = operator.cluster, environment(operator.cluster.home)
-
-    def say(*words: str) -> Any:
-        result = run_command(
-            "images", *words, "--json", folder=cluster.folder, variables=variables, limit_s=IMAGES_LIMIT_S
-        )
-        assert result.status == 0, str(result)
-        return result.json()
-
-    with names_put_back(bed) as built:
+    with images_built(bed.docker, folder) as names:
+        operator = BedCluster(bed, folder, "images")
         try:
             operator.trust()
-            built += [image["name"] for image in say("build", "--base", bed.docker.base_image())["images"]]
-            say("push", *built)
+            _images("push", *names, folder=operator.cluster.folder, home=operator.cluster.home)
         finally:
-            cluster.close()
-        yield tuple(built)
+            operator.cluster.close()
+        yield names
 
 
 @contextlib.contextmanager
-def names_put_back(bed: Bed) -> Generator[list[str]]:
+def images_built(engine: DockerBed, folder: Path) -> Generator[tuple[str, ...]]:
+    """RedisForge's images in this machine's Docker, made by its own command; gives their names."""
+    with names_put_back(engine) as built:
+        made = _images("build", "--base", engine.base_image(), folder=folder, home=folder / "home")
+        built += [image["name"] for image in made["images"]]
+        yield tuple(built)
+
+
+def _images(*words: str, folder: Path, home: Path) -> Any:
+    """What `redisforge images …` answers."""
+    variables = environment(home)
+    result = run_command("images", *words, "--json", folder=folder, variables=variables, limit_s=IMAGES_LIMIT_S)
+    assert result.status == 0, str(result)
+    return result.json()
+
+
+@contextlib.contextmanager
+def names_put_back(engine: DockerBed) -> Generator[list[str]]:
     """Images whose names are appended to the list; at the end this machine has the names that it had before."""
     form = "{{.Repository}}:{{.Tag}} {{.ID}}"
-    shown = bed.docker.docker("image", "ls", "--no-trunc", "--format", form, "--filter", "reference=redisforge/*")
+    shown = engine.docker("image", "ls", "--no-trunc", "--format", form, "--filter", "reference=redisforge/*")
     before = dict(line.split() for line in shown.splitlines())
     built: list[str] = []
     try:
@@ -64,9 +72,9 @@ def names_put_back(bed: Bed) -> Generator[list[str]]:
     finally:
         for name in built:
             if name in before:
-                bed.docker.docker("tag", before[name], name)
+                engine.docker("tag", before[name], name)
             else:
-                bed.docker.docker("rmi", name, check=False)
+                engine.docker("rmi", name, check=False)
 
 
 class BedCluster:

@@ -65,7 +65,7 @@ class DockerFleet:
 def pushed_images(bed: Bed, fleet: DockerFleet, *redis_versions: str) -> Generator[None]:
     """Build images with these versions of the engine here and bring them to the fleet's hosts."""
     base = bed.docker.base_image()
-    with names_put_back(bed) as built:
+    with names_put_back(bed.docker) as built:
         for words in (("envoy",), *(("redis", "--version", version) for version in redis_versions)):
             done = fleet.cluster.run("images", "build", *words, "--base", base, "--json")
             assert done.status == 0, str(done)

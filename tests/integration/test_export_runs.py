@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -12,85 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 import yaml
-from cluster_tool import AT_ONCE, Cluster, Ports, Result, environment, run_command, until
-
-from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
-from redisforge.model.topology import Engine
+from cluster_tool import Cluster, until
+from exported import HOSTS, Exported
 
 pytestmark = pytest.mark.integration
-
-HOSTS = {"a": "127.0.0.11", "b": "127.0.0.12", "c": "127.0.0.13"}
-PASSWORDS = ("REDIS_REQUIREPASS", "REDIS_ACL_PASS", "REDIS_READONLY_PASS", "REDIS_MONITOR_PASS")
-
-
-class Exported:
-    """A topology of three hosts (addresses of this machine), exported for systemd and then for Docker."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.ports = folder, Ports()
-        self.out, self.root = folder / "out", folder / "root of it"
-        first = self.ports.first
-        declaration = {
-            "name": "shipped",
-            "hosts": [{"name": n, "address": a, "zone": f"z{n}", "ssh": False} for n, a in HOSTS.items()],
-            "ports": {"redis": first, "bus_offset": 50},
-            "endpoints": {
-                "primary": {"port": first + 100}, "primary-resp3": None, "reader": {"port": first + 101},
-                "pubsub": {"port": first + 102},
-            },
-            "envoy": {"admin_port": first + 110},
-            "memory": {"max": "64mb"},
-            "node_timeout_ms": 1500,
-        }  # fmt: skip
-        (folder / "redisforge.yaml").write_text(yaml.safe_dump(declaration))
-        cache = cache_folder(os.environ)
-        self.engine = ensure_engine(Engine(), cache, print, os.environ)
-        self.envoy = ensure_envoy(">=1.32", "", cache, print, os.environ)
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def run(self, *arguments: str, **variables: str) -> Result:
-        """Run `redisforge`; no secret of the export is ever shown."""
-        result = run_command(*arguments, folder=self.folder, variables=environment(self.folder / "home", **variables))
-        assert "Traceback" not in result.stderr, str(result)
-        assert not any(secret in str(result) for secret in self.secrets().values())
-        return result
-
-    def export(self, kind: str, *options: str) -> Result:
-        """`export` with the root and the programs of this test."""
-        paths = ("--server-path", self.engine.server_path, "--envoy-path", self.envoy.path)
-        return self.run("export", kind, str(self.out), "--root", str(self.root), *paths, *options)
-
-    def secrets(self) -> dict[str, str]:
-        """The passwords in operator/secrets.env by name."""
-        file = self.out / "operator" / "secrets.env"
-        if not file.exists():
-            return {}
-        pairs = (line.split("=", 1) for line in file.read_text().splitlines() if not line.startswith("#"))
-        return {name: value.strip("'") for name, value in pairs if name in PASSWORDS}
-
-    def place(self) -> None:
-        """What install.sh does with the files; all three hosts are this machine."""
-        for host in HOSTS:
-            shutil.copytree(self.out / "hosts" / host / "files", self.root, dirs_exist_ok=True)
-
-    def start(self) -> None:
-        """Start every ExecStart line in its WorkingDirectory."""
-        for unit in sorted(self.out.glob("hosts/*/systemd/*.service")):
-            lines = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
-            argv = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(lines["ExecStart"])]
-            folder = lines["WorkingDirectory"].replace("%%", "%")
-            with (self.folder / f"{unit.stem}.log").open("wb") as log:
-                self.processes.append(subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log))
-
-    def close(self) -> None:
-        """Stop all."""
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait(20)
-        self.ports.close()
 
 
 @pytest.fixture
@@ -138,17 +63,7 @@ def test_what_is_exported_is_started_formed_and_used(exported: Exported) -> None
     )  # fmt: skip
     assert formed.status == 0, str(formed)
 
-    def answers() -> bool:
-        try:
-            with redis.Redis(
-                host="127.0.0.11", port=exported.ports.first + 100, username="app_user", ssl=True,
-                password=secrets["REDIS_ACL_PASS"], ssl_ca_certs=str(tls / "ca.crt"), protocol=2, **AT_ONCE,
-            ) as door:  # fmt: skip
-                return all(door.set(f"key:{n}", n) and door.get(f"key:{n}") == str(n).encode() for n in range(40))
-        except redis.RedisError:
-            return False
-
-    until(answers, "the primary endpoint serves every shard")
+    until(lambda: exported.serves("127.0.0.11"), "the primary endpoint serves every shard")
     assert {name: health_of(exported, service) for name, service in services.items()} == dict.fromkeys(services, 0)
     adopted = exported.run(
         "adopt", f"127.0.0.11:{exported.ports.first}", "--user", "operator_user", "--ca", str(tls / "ca.crt"),

@@ -7,13 +7,15 @@ from typing import Literal
 import msgspec
 
 from redisforge.model.topology import RedisNode
+from redisforge.model.unit import Container
 
 
 class ExportedProcess(msgspec.Struct, frozen=True, kw_only=True):
     """A Redis node or an Envoy as somebody else will run it. All paths are absolute on its host.
 
     `root` is the cluster's folder there, `folder` that of this process in it; `data_path` is empty for an Envoy.
-    `ping` is where it answers a health check: a node's own port, Envoy's admin port.
+    `ping` is where it answers a health check: a node's own port, Envoy's admin port. `container` has the image and the
+    limits that it gets where Docker runs it.
     """
 
     name: str
@@ -28,6 +30,7 @@ class ExportedProcess(msgspec.Struct, frozen=True, kw_only=True):
     lowest_port: int
     stop_grace_s: float
     open_files: int
+    container: Container
     monitor_user: str = ""
 
 
@@ -40,7 +43,7 @@ class ExportedHost(msgspec.Struct, frozen=True):
 
 
 class ExportedCluster(msgspec.Struct, frozen=True, kw_only=True):
-    """What the README needs beside the hosts. `nodes` with masters first."""
+    """What the README needs beside the hosts. `nodes` with masters first; `can_init`: `init-cluster` forms so many."""
 
     name: str
     engine: str
@@ -49,6 +52,7 @@ class ExportedCluster(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     nodes: tuple[RedisNode, ...]
     replicas: int
+    can_init: bool
     operator: str
     endpoints: tuple[str, ...]
     client_certificates: bool

@@ -28,9 +28,10 @@ SHAPE_FORMAT = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.Re
 """What `docker update` can change of a container by hand."""
 _STOP_MORE_S = 15
 """On top of what the keeper takes at the longest: for the keeper itself."""
-_TMPFS = "/tmp:rw,noexec,nosuid,size=16m"  # noqa: S108 - inside of the container
+TMPFS = "/tmp:rw,noexec,nosuid,size=16m"  # noqa: S108 - inside of the container
+"""All that a process may write beside its own folder: in memory."""
 
-_OPEN_HOME = "/root:rw,noexec,nosuid,size=1m,mode=0711"
+OPEN_HOME = "/root:rw,noexec,nosuid,size=1m,mode=0711"
 """Images have a /root that nobody else may pass, and a folder mounted below it would be out of reach."""
 
 
@@ -65,7 +66,7 @@ def create_command(unit: Unit, container: Container, identity: ContainerIdentity
         *(word for label, value in labels.items() for word in ("--label", f"{label}={value}")),
         *_network(container), "--restart", RESTART_POLICY, "--stop-timeout", str(stop_limit_s(unit)),
         "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-        "--tmpfs", _TMPFS, *(("--tmpfs", _OPEN_HOME) if unit.folder.startswith("/root/") else ()),
+        "--tmpfs", TMPFS, *(("--tmpfs", OPEN_HOME) if unit.folder.startswith("/root/") else ()),
         *_limits(unit, container),
         "--volume", f"{unit.folder}:{unit.folder}",
         *(word for folder in container.read_folders for word in ("--volume", f"{folder}:{folder}:ro")),
@@ -77,8 +78,8 @@ def once_command(image: str, folder: str, user: str, program: str) -> tuple[str,
     """`docker run …` for a program of an image that ends by itself and works in `folder`; its arguments follow."""
     return (
         "docker", "run", "--rm", "--pull", "never", "--network", "none", "--user", user, "--read-only",
-        "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", _TMPFS,
-        *(("--tmpfs", _OPEN_HOME) if folder.startswith("/root/") else ()),
+        "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", TMPFS,
+        *(("--tmpfs", OPEN_HOME) if folder.startswith("/root/") else ()),
         "--volume", f"{folder}:{folder}", "--entrypoint", program, image,
     )  # fmt: skip
 

@@ -7,58 +7,77 @@ https://docs.docker.com/reference/compose-file/services/.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 
 from redisforge.model.exported import ExportedHost, ExportedProcess
-from redisforge.model.images import ENGINE_USER, engine_image, envoy_image
+from redisforge.model.images import ENGINE_USER
 from redisforge.render.commented_yaml import Noted, Value, to_yaml
+from redisforge.render.container import OPEN_HOME, TMPFS
 
 LABEL = "io.redisforge.export"
 """The labels of exported containers begin with it: others than those by which the Docker runtime knows its own."""
-_FIRST_FREE_PORT = 1024
+FIRST_FREE_PORT = 1024
+"""Below it a process needs a right, which no capability gives to the user of a container on its host's network."""
 _HEADER = """\
 Cluster {cluster}, host {host} ({address}): exported by RedisForge, and run by whoever runs this file.
 Start: docker compose up -d. The files belong to user {user}: chown -R {user}:{user} files data"""
-_OLD_LOGS: Mapping[str, Value] = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}
 
 
 def compose_text(host: ExportedHost, cluster: str) -> str:
     """compose.yaml of one host."""
     services: dict[str, Value] = {process.name: _service(process) for process in host.processes}
-    document: dict[str, Value] = {"name": f"redisforge-{cluster}", "services": services}
+    document: dict[str, Value] = {"name": project_name(cluster), "services": services}
     header = _HEADER.format(cluster=cluster, host=host.name, address=host.address, user=ENGINE_USER)
     return to_yaml(document, header=header)
 
 
-def image_of(process: ExportedProcess) -> str:
-    """The image that a process runs in."""
-    return envoy_image(process.version) if process.kind == "envoy" else engine_image(process.kind, process.version)
+def project_name(cluster: str) -> str:
+    """What compose calls the services of a cluster on one host."""
+    return f"redisforge-{cluster}"
+
+
+def low_port_setting(port: int) -> str:
+    """What a host's kernel must be told before a container there may listen on a port below 1024."""
+    return f"net.ipv4.ip_unprivileged_port_start={port}"
 
 
 def _service(process: ExportedProcess) -> dict[str, Value]:
-    privileged = process.lowest_port < _FIRST_FREE_PORT
+    network: Value = "host"
+    if process.lowest_port < FIRST_FREE_PORT:
+        setting = low_port_setting(process.lowest_port)
+        network = Noted(network, f"It listens on a port below 1024, so this host needs:\nsysctl -w {setting}")
     service: dict[str, Value] = {
-        "image": image_of(process),
+        "image": process.container.image,
         "container_name": f"redisforge-{process.cluster}-{process.name}",
         "user": f"{ENGINE_USER}:{ENGINE_USER}",
         "entrypoint": list(map(_literal, process.argv[:1])),
         "command": list(map(_literal, process.argv[1:])),
-        "network_mode": "host",
+        "network_mode": network,
         "restart": "unless-stopped",
         "stop_grace_period": f"{process.stop_grace_s:.0f}s",
         "read_only": True,
-        "tmpfs": ["/tmp"],  # noqa: S108 (inside of the container)
+        "tmpfs": [TMPFS, *([OPEN_HOME] if process.root.startswith("/root/") else [])],
         "security_opt": ["no-new-privileges:true"],
         "cap_drop": ["ALL"],
     }
-    if privileged:
-        service["cap_add"] = Noted(["NET_BIND_SERVICE"], "It listens on a port below 1024.")
+    service |= _limits(process)
     service["ulimits"] = {"nofile": {"soft": process.open_files, "hard": process.open_files}}
     service["healthcheck"] = _health(process)
-    service["logging"] = dict(_OLD_LOGS)
     service["labels"] = {f"{LABEL}.cluster": process.cluster, f"{LABEL}.unit": process.name}
     service["volumes"] = _volumes(process)
     return service
+
+
+def _limits(process: ExportedProcess) -> dict[str, Value]:
+    """As `up` gives them to a container: memory without swap on top, and logs that do not grow for ever."""
+    container, limits = process.container, dict[str, Value]()
+    if container.memory_bytes:
+        limits |= {"mem_limit": container.memory_bytes, "memswap_limit": container.memory_bytes}
+    if container.cpus:
+        limits["cpus"] = container.cpus
+    if container.log_bytes:
+        kept = {"max-size": str(container.log_bytes), "max-file": str(container.log_files)}
+        limits["logging"] = {"driver": "json-file", "options": kept}
+    return limits
 
 
 def _volumes(process: ExportedProcess) -> list[Value]:
@@ -92,7 +111,8 @@ def _health(process: ExportedProcess) -> dict[str, Value]:
             "--tls", "--cacert", f"{tls}/ca.crt", "--cert", f"{tls}/{name}.crt", "--key", f"{tls}/{name}.key", "ping",
         ]  # fmt: skip
         password = f'REDISCLI_AUTH="$(cat {shlex.quote(process.folder)}/monitor.password)"'
-        command = ["CMD", "sh", "-c", _literal(f"{password} {shlex.join(words)} | grep -q PONG")]
+        # A node that loads its data is not ill.
+        command = ["CMD", "sh", "-c", _literal(f"{password} {shlex.join(words)} | grep -q -e PONG -e LOADING")]
     return {"test": command, "interval": "10s", "timeout": "5s", "retries": 3, "start_period": "30s"}
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from redisforge.model.exported import ExportedCluster, ExportedProcess
 from redisforge.model.topology import Role
-from redisforge.render.export_compose import image_of
+from redisforge.render.export_compose import FIRST_FREE_PORT, low_port_setting, project_name
 from redisforge.render.export_systemd import SYSTEM_USER
 
 ExportKind = Literal["compose", "systemd"]
@@ -60,20 +60,38 @@ can:
 
 
 def _compose(cluster: ExportedCluster) -> str:
-    images = "\n".join(f"    {name}" for name in dict.fromkeys(map(image_of, _processes(cluster))))
+    images = "\n".join(f"    {name}" for name in dict.fromkeys(made.container.image for made in _processes(cluster)))
     return f"""\
-Docker 20.10 or newer with its compose plugin; these images, which `redisforge images build` makes (or name others with
-the same programs in compose.yaml):
+Docker 20.10 or newer with its compose plugin, and these images; `redisforge images build` makes those that are called
+`redisforge/…`:
 
 {images}
 
 Copy a host's folder there, and in it, as root:
 
     chown -R 999:999 files data
+    chmod -R go= files data
     docker compose up -d
     docker compose ps           # all are healthy after some seconds
 
 Data is in `data/NAME` beside compose.yaml; `docker compose down` keeps it.
+{_low_port(cluster)}
+The older docker-compose (1.29) does not know the line `name:` of compose.yaml: delete it, and type
+`docker-compose -p {project_name(cluster.name)}` for `docker compose`.
+
+A Docker that may not open as many files as `ulimits` asks for (it runs inside of a container) starts nothing and says
+"error setting rlimit": write a smaller number there.
+"""
+
+
+def _low_port(cluster: ExportedCluster) -> str:
+    lowest = min(process.lowest_port for process in _processes(cluster))
+    if lowest >= FIRST_FREE_PORT:
+        return ""
+    return f"""
+A port below 1024 is not for the user of a container, whatever capability it has. A host with one must be told:
+
+    sysctl -w {low_port_setting(lowest)}       # and the same in a file of /etc/sysctl.d
 """
 
 
@@ -106,14 +124,16 @@ def _form(cluster: ExportedCluster) -> str:
     plain = " ".join(f"{node.address}:{node.port}" for node in ordered)
     client = "--cert operator/tls/operator.crt --key operator/tls/operator.key"
     files = client.replace("--cert ", "--cert-file ").replace("--key ", "--key-file ")
-    return f"""\
-In this folder, with RedisForge, which keeps a master and its replicas in different zones:
+    with_redisforge = f"""\
+with RedisForge, which keeps a master and its replicas in different zones:
 
     set -a; . operator/secrets.env; set +a
     redisforge init-cluster {zoned} \\
       --replicas {cluster.replicas} --user {cluster.operator} --ca-file operator/tls/ca.crt {files}
 
-or with redis-cli, which goes by addresses alone:
+or """
+    return f"""\
+In this folder, {with_redisforge if cluster.can_init else ""}with redis-cli, which goes by addresses alone:
 
     set -a; . operator/secrets.env; set +a
     REDISCLI_AUTH="$REDIS_REQUIREPASS" {cluster.engine}-cli --user {cluster.operator} \\

@@ -34,8 +34,9 @@ from redisforge.render.export_readme import ExportKind, readme_text
 from redisforge.render.export_systemd import install_script, unit_name, unit_text
 from redisforge.runbooks.cluster import cluster_layout
 from redisforge.runbooks.external import refuse_without_units
+from redisforge.runbooks.init_cluster import LEAST_NODES
 from redisforge.runbooks.run import Progress
-from redisforge.runbooks.units import Programs, build_units, certificate_names
+from redisforge.runbooks.units import Programs, build_units, certificate_names, container_of
 
 _SYSTEM_ENVOY = "/usr/local/bin/envoy"
 _OF_THE_KEEPER = "handoff.password"
@@ -136,22 +137,24 @@ def _cluster(
         proxy = wanted.envoy_path or topology.envoy.path or _SYSTEM_ENVOY
     programs = Programs(replace(engine, server_path=server), replace(envoy, path=proxy))
     root = wanted.root.rstrip("/") or f"{DEFAULT_HOST_FOLDER}/clusters/{topology.name}"
-    # The composition uses its hosts' network, whatever RedisForge's own containers would do.
+    # All files are made here and lie under one root on every host, whatever `up` would run there; and a composition
+    # uses its hosts' network, whatever RedisForge's own containers would do.
     here = replace(
         topology,
-        hosts=tuple(replace(host, ssh=None) for host in topology.hosts),
+        hosts=tuple(replace(host, ssh=None, runtime="process") for host in topology.hosts),
         docker=replace(topology.docker, network="host"),
     )
     units = build_units(here, ClusterLayout(root), credentials, programs)
     hosts = tuple(
         ExportedHost(host.name, host.address, processes)
         for host in topology.hosts
-        if (processes := tuple(_processes(topology, units, programs, host.name)))
+        if (processes := tuple(_processes(here, units, programs, host.name)))
     )
     ordered = sorted(topology.own_nodes, key=lambda node: (node.intended_role is Role.REPLICA, node.shard))
     exported = ExportedCluster(
         name=topology.name, engine=engine.kind, engine_version=engine.version, envoy_version=envoy.version, root=root,
-        nodes=tuple(ordered), replicas=topology.replicas, operator=topology.user(UserRole.OPERATOR).name,
+        nodes=tuple(ordered), replicas=topology.replicas, can_init=len(ordered) >= LEAST_NODES,
+        operator=topology.user(UserRole.OPERATOR).name,
         endpoints=tuple(
             f"`{endpoint.name}` ({endpoint.protocol}, as {endpoint.user}): "
             + ", ".join(f"{door.address}:{door.port}" for door in endpoint.listeners)
@@ -178,6 +181,7 @@ def _processes(
             argv=unit.argv, root=root, folder=unit.folder, data_path=f"{unit.folder}/data" if is_node else "",
             ping=pings[unit.name], lowest_port=min(port for _, port in unit.ports), stop_grace_s=unit.stop_grace_s,
             open_files=unit.open_files, monitor_user=topology.user(UserRole.MONITOR).name if is_node else "",
+            container=container_of(unit, topology, programs),
         )  # fmt: skip
 
 

@@ -98,18 +98,20 @@ def _path_on(host: Host, path: str) -> str:
 
 def _contained(unit: Unit, topology: Topology, there: _OnHost) -> Unit:
     """The Unit with the container that it runs in."""
-    docker, programs = topology.docker, there.programs
+    published = unit.ports if topology.docker.network == "bridge" else ()
+    container = container_of(unit, topology, there.programs)
+    return replace(unit, container=replace(container, read_folders=(there.layout.tls,), published=published))
+
+
+def container_of(unit: Unit, topology: Topology, programs: Programs) -> Container:
+    """The image and the limits that a Unit has in a container, as `docker` of redisforge.yaml declares them."""
+    docker = topology.docker
     if unit.kind == "envoy":
-        image = docker.envoy_image or envoy_image(programs.envoy.version)
-        limits = Container(image, (there.layout.tls,), docker.may_pull)
+        limits = Container(docker.envoy_image or envoy_image(programs.envoy.version), (), docker.may_pull)
     else:
         image = docker.redis_image or engine_image(programs.engine.kind, programs.engine.version)
-        limits = Container(image, (there.layout.tls,), docker.may_pull, docker.memory_bytes, docker.cpus)
-    published = unit.ports if docker.network == "bridge" else ()
-    return replace(
-        unit,
-        container=replace(limits, log_bytes=docker.log_bytes, log_files=docker.log_files, published=published),
-    )
+        limits = Container(image, (), docker.may_pull, docker.memory_bytes, docker.cpus)
+    return replace(limits, log_bytes=docker.log_bytes, log_files=docker.log_files)
 
 
 def _with_programs(unit: Unit, here: _OnHost) -> Unit:

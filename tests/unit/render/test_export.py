@@ -13,8 +13,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redisforge.model.exported import ExportedHost, ExportedProcess
+from redisforge.model.exported import ExportedCluster, ExportedHost, ExportedProcess
+from redisforge.model.topology import RedisNode, Role
+from redisforge.model.unit import Container
 from redisforge.render.export_compose import compose_text
+from redisforge.render.export_readme import readme_text
 from redisforge.render.export_systemd import install_script, unit_name, unit_text
 
 ROOT = "/var/lib/redisforge/clusters/main"
@@ -26,6 +29,7 @@ def process(**changes: Any) -> ExportedProcess:
         "argv": ("/usr/bin/redis-server", f"{ROOT}/units/redis-1/redis.conf"), "folder": f"{ROOT}/units/redis-1",
         "data_path": f"{ROOT}/units/redis-1/data", "ping": ("10.0.0.1", 7001), "lowest_port": 7001,
         "stop_grace_s": 30.0, "open_files": 100_000, "monitor_user": "monitor_user",
+        "container": Container("redisforge/redis:8.6.3", ()),
     }  # fmt: skip
     return ExportedProcess(**(values | changes))
 
@@ -35,6 +39,7 @@ def envoy(**changes: Any) -> ExportedProcess:
         "name": "envoy-1", "kind": "envoy", "version": "1.40.0", "folder": f"{ROOT}/units/envoy-1", "data_path": "",
         "argv": ("/usr/local/bin/envoy", "--config-path", f"{ROOT}/units/envoy-1/envoy.yaml"),
         "ping": ("127.0.0.1", 9901), "lowest_port": 6380, "stop_grace_s": 5.0, "monitor_user": "",
+        "container": Container("redisforge/envoy:1.40.0", ()),
     }  # fmt: skip
     return process(**(own | changes))
 
@@ -44,6 +49,20 @@ def settings_of(unit: str) -> dict[str, str]:
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string(unit)
     return dict(parser["Service"])
+
+
+def readme(*processes: ExportedProcess, can_init: bool = True) -> str:
+    nodes = tuple(
+        RedisNode(made.name, "a", made.ping[0], "z", made.ping[1], made.ping[1] + 10_000, number, Role.MASTER)
+        for number, made in enumerate(processes)
+        if made.data_path
+    )
+    cluster = ExportedCluster(
+        name="main", engine="redis", engine_version="8.6.3", envoy_version="1.40.0", root=ROOT, nodes=nodes, replicas=0,
+        can_init=can_init, operator="operator_user", endpoints=(), client_certificates=False,
+        hosts=(ExportedHost("a", "10.0.0.1", processes),),
+    )  # fmt: skip
+    return readme_text(cluster, "compose")
 
 
 def services(*processes: ExportedProcess) -> dict[str, Any]:
@@ -69,11 +88,43 @@ def test_a_unit_is_hardened_and_may_write_its_data_alone(made: ExportedProcess) 
 
 
 def test_a_low_port_needs_one_capability_and_no_more() -> None:
-    made = envoy(lowest_port=443)
-    service = settings_of(unit_text(made))
+    service = settings_of(unit_text(envoy(lowest_port=443)))
     assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == "CAP_NET_BIND_SERVICE"
-    assert services(made)["envoy-1"]["cap_add"] == ["NET_BIND_SERVICE"]
-    assert "cap_add" not in services(envoy())["envoy-1"]
+
+
+def test_a_low_port_of_a_container_is_for_its_host_to_allow() -> None:
+    """Docker gives no capability to a user that is not root: the kernel has to leave the port to everybody."""
+    host = ExportedHost("a", "10.0.0.1", (process(), envoy(lowest_port=443)))
+    need = "sysctl -w net.ipv4.ip_unprivileged_port_start=443"
+    assert need in compose_text(host, "main")
+    assert "cap_add" not in compose_text(host, "main")
+    assert need in readme(*host.processes)
+    assert "sysctl" not in readme(process(), envoy())
+
+
+def test_the_images_and_limits_are_the_declared_ones() -> None:
+    declared = Container("redis:8.6", (), False, 1000, 1.5, 2000, 4)
+    made = services(process(container=declared), envoy())
+    assert made["redis-1"]["image"] == "redis:8.6"
+    assert (made["redis-1"]["mem_limit"], made["redis-1"]["memswap_limit"], made["redis-1"]["cpus"]) == (
+        1000,
+        1000,
+        1.5,
+    )
+    assert made["redis-1"]["logging"]["options"] == {"max-size": "2000", "max-file": "4"}
+    assert not {"mem_limit", "memswap_limit", "cpus", "logging"} & made["envoy-1"].keys()
+    assert "\n    redis:8.6\n    redisforge/envoy:1.40.0\n" in readme(process(container=declared), envoy())
+
+
+def test_the_readme_has_no_command_that_refuses_the_cluster() -> None:
+    assert "redisforge init-cluster 10.0.0.1:7001@z" in readme(process())
+    assert "init-cluster" not in readme(process(), can_init=False)
+    assert "In this folder, with redis-cli" in readme(process(), can_init=False)
+
+
+def test_a_root_below_the_home_of_root_can_be_reached_by_a_container() -> None:
+    assert len(services(process(root="/root/op/main"))["redis-1"]["tmpfs"]) == 2
+    assert len(services(process())["redis-1"]["tmpfs"]) == 1
 
 
 def test_a_root_below_a_home_stays_visible() -> None:
@@ -112,6 +163,7 @@ def test_health_checks_ask_the_process_itself_and_hold_no_password() -> None:
     assert redis_check[:3] == ["CMD", "sh", "-c"]
     assert "-h 10.0.0.1 -p 7001" in redis_check[3]
     assert "$$(cat " in redis_check[3]
+    assert "-e LOADING" in redis_check[3], "a node that loads its data is not ill"
     assert re.search(r"/dev/tcp/127\.0\.0\.1/9901", made["envoy-1"]["healthcheck"]["test"][3])
 
 
