@@ -114,6 +114,15 @@ async def test_a_unit_that_nothing_is_in_the_way_of_passes_the_check_and_does_no
     await subject.runtime.check([subject.unit()])  # itself is nobody else
 
 
+@pytest.mark.parametrize("subject", ["process", "docker"], indirect=True)
+async def test_nobody_else_on_the_host_reads_what_a_unit_writes(subject: Subject, units: UnitHost) -> None:
+    await subject.runtime.place([subject.unit()])
+    units.folder("one").chmod(0o755)
+    await subject.runtime.start([subject.unit()])
+    await running(subject.runtime, "one")
+    assert stat.S_IMODE(units.folder("one").stat().st_mode) == 0o700
+
+
 async def test_starting_nothing_is_fine(subject: Subject) -> None:
     await subject.runtime.start([])
     assert await subject.runtime.observe() == {}

@@ -66,7 +66,7 @@ docker ps --all --no-trunc --format '{{{{.Names}}}}\t{{{{.Label "{FOLDER_LABEL}"
 START = f"""
 # CLUSTER_FOLDER UNIT_FOLDER NAME DATA PERMIT docker run ... : see that the container NAME runs; make it if not.
 # DATA: a folder that must hold data, or "". PERMIT: whether an empty node may start.
-# It runs as who logs in, or as 999 in place of root.
+# It runs as who logs in, or as 999 in place of root. What it writes is for nobody else, whatever its umask.
 set -u
 folder=$1 unit=$2 name=$3 data=$4 permit=$5; shift 7
 user=$(id -u):$(id -g)
@@ -83,6 +83,7 @@ case $found in
   *) exit {STRANGER} ;;
 esac
 if [ -n "$data" ] && [ -z "$(ls -A "$data" 2>/dev/null | grep -v '^.keep$')" ]; then exit {HELD_BACK}; fi
+chmod go= "$unit" || exit 1
 docker run --user "$user" "$@" >/dev/null || {{
   status=$?
   docker rm --force --volumes "$name" >/dev/null 2>&1

@@ -244,6 +244,8 @@ class Keeper:
             return False
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # whatever umask its files are made with, they are for nobody else
+            self.folder.chmod(0o700)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.on_stop)
