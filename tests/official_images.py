@@ -24,7 +24,7 @@ ENVOY_IMAGE = "redisforge-test/official-envoy:1"
 ENTRYPOINT = "docker-entrypoint.sh"
 BUILD_LIMIT_S = 240.0
 
-# The volume is that of the images up to 8.2; newer ones have the folder alone.
+# Older images ask for the volume; newer ones have the folder alone.
 _REDIS = f"""\
 FROM {{base}}
 LABEL {TEST_LABEL}=official

@@ -14,7 +14,7 @@ from redisforge.fleet.transport import LocalTransport
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Container, Unit
 
-TOOLS = ("sh", "id", "chown", "ls", "rm", "grep", "tr", "sed", "stat", "cat")
+TOOLS = ("sh", "id", "chown", "chmod", "ls", "rm", "grep", "tr", "sed", "stat", "cat")
 NO_ANSWER = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 
 Use = Callable[[DockerRuntime, Unit], Awaitable[object]]
@@ -46,11 +46,11 @@ def is_there(path: str) -> bool:
     return Path(path).exists()
 
 
-def runtime_and_unit(tmp_path: Path) -> tuple[DockerRuntime, Unit]:
+def runtime_and_unit(tmp_path: Path, image: str = "redisforge/redis:8.6.3") -> tuple[DockerRuntime, Unit]:
     layout = ClusterLayout(str(tmp_path / "main"))
     unit = Unit(
         name="redis-1", kind="redis", host="local", folder=layout.unit("redis-1"), argv=("/bin/true",), files=(),
-        ports=(), container=Container("redisforge/redis:8.6.3", (layout.tls,)),
+        ports=(), container=Container(image, (layout.tls,)),
     )  # fmt: skip
     return DockerRuntime(LocalTransport(), layout, DockerHost("main", "redisforge-main-")), unit
 
@@ -106,6 +106,18 @@ async def test_nothing_starts_where_docker_or_an_image_cannot_do_it(
     assert why in raised.value.why
     assert raised.value.next_step
     assert not is_there(unit.folder)
+
+
+@pytest.mark.parametrize(
+    ("image", "cure"), [("redisforge/redis:8.6.3", "`redisforge images build`"), ("redis:8.6", "docker.pull: true")]
+)
+async def test_a_missing_image_has_the_cure_that_fits_it(image: str, cure: str, programs: Path, tmp_path: Path) -> None:
+    """Building RedisForge's own would not bring an image of somebody else."""
+    put_docker(programs, 'case "$*" in version*) echo 28.0.1 amd64 ;; "ps --all"*) ;; *) exit 1 ;; esac')
+    runtime, unit = runtime_and_unit(tmp_path, image)
+    with pytest.raises(HostError, match=f"an image is missing: {image}") as raised:
+        await runtime.check([unit])
+    assert cure in raised.value.next_step
 
 
 @pytest.mark.parametrize(

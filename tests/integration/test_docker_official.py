@@ -97,7 +97,9 @@ def test_the_stand_ins_behave_as_the_official_images_do(
     docker: DockerBed, version: str, image: str, words: tuple[str, ...], user: str, command: str
 ) -> None:
     assert version
-    container = docker.docker("run", "--detach", "--network", "none", "--label", f"{TEST_LABEL}=official", image, *words)
+    container = docker.docker(
+        "run", "--detach", "--network", "none", "--label", f"{TEST_LABEL}=official", image, *words
+    )
     try:
         pid = json.loads(docker.docker("inspect", container))[0]["State"]["Pid"]
 

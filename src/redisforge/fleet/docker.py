@@ -19,7 +19,7 @@ from redisforge.fleet.docker_reading import read_units
 from redisforge.fleet.runtime import PERMIT, UNITS_FOLDER, UnitFolders
 from redisforge.fleet.transport import CommandResult, Transport
 from redisforge.model.facts import UnitFacts
-from redisforge.model.images import DOCKER_FLOOR
+from redisforge.model.images import DOCKER_FLOOR, own_version
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Container, Unit, UnitFile
 from redisforge.model.versions import version_of
@@ -30,6 +30,12 @@ _START_LIMIT_S = 120.0
 _PULL_LIMIT_S = 900.0
 _STOP_LIMIT_S = 900.0
 """A node without AOF saves its whole data set while it stops; that may take minutes."""
+
+_OWN_IMAGES = "`redisforge images build`, then `redisforge images push`, bring RedisForge's own there"
+_IMAGES_OF_OTHERS = (
+    "let the host pull it (docker.pull: true in redisforge.yaml), or `docker pull` it here, and "
+    "`redisforge images push` brings it there"
+)
 
 
 class DockerHost(msgspec.Struct, frozen=True):
@@ -183,7 +189,7 @@ class DockerRuntime(UnitFolders):
                 f"an image is missing: {', '.join(missing)}",
                 where=self._transport.host,
                 why=f"docker has no image of that name there, and {pulled}",
-                next_step="`redisforge images build`, then `redisforge images push`, bring RedisForge's own there",
+                next_step=_OWN_IMAGES if all(map(own_version, missing)) else _IMAGES_OF_OTHERS,
             )
         foreign = [f"{name} is for {told[1]}" for name, *told in lines if told[1:] and told[1] != architecture]
         if foreign:
