@@ -1,7 +1,9 @@
 """A real cluster for a test: writes its redisforge.yaml, runs the `redisforge` command, looks, breaks and cleans up.
 
 Everything here looks from outside: the command's output, the processes in /proc, the sockets, redis-py. Only the
-layout of the cluster's folder (docs/architecture.md) is taken as known.
+layout of the cluster's folder (docs/architecture.md) is taken as known. What tests ask over and over (`status`, `url`,
+whether `up` would do anything) is asked of the runbook behind the command, which takes longer to start than to answer.
+The commands themselves are the matter of test_seeing.py and test_up.py.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,10 +22,17 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import redis
 import yaml
 
 from port_shares import BLOCK_SIZE, BLOCKS
+from redisforge.config.load import load
+from redisforge.runbooks.cluster import cluster_layout, open_cluster
+from redisforge.runbooks.connect import endpoint_connection
+from redisforge.runbooks.declare import as_recorded
+from redisforge.runbooks.status import status
+from redisforge.runbooks.up import Wanted, plan_only
 
 ADDRESS = "127.0.0.1"
 COMMAND = (sys.executable, "-m", "redisforge")
@@ -151,6 +161,22 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def is_healthy(report: Mapping[str, Any]) -> bool:
+    """Whether a report of `status` says ok, all slots served, nothing wrong."""
+    whole = report["cluster"]["state"] == "ok" and report["cluster"]["slots_ok"] == SLOT_COUNT
+    return whole and not report["problems"]
+
+
+def nodes_in(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The nodes of a report of `status` by name."""
+    return {node["name"]: node for node in report["nodes"]}
+
+
+def masters_in(nodes: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those of the nodes that are masters with slots."""
+    return {name: node for name, node in nodes.items() if node["role"] == "master" and node["slot_count"]}
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
     try:
@@ -251,14 +277,20 @@ class Cluster:
         return [title for title, _ in report["phases"]]
 
     def status(self) -> dict[str, Any]:
-        """`status --json`."""
-        result = self.run("status", "--json", "--cluster", self.name)
-        assert result.status == 0, str(result)
-        return result.json()
+        """What `status --json` prints."""
+        return msgspec.json.decode(msgspec.json.encode(status(open_cluster(self.home, self.name))))
+
+    def finds_nothing_to_do(self) -> bool:
+        """Whether `up` would leave all as it is: its own plan of what is declared and what runs is empty."""
+        variables = environment(self.home)
+        loaded = load(None, variables, self.folder)
+        topology = as_recorded(loaded.topology, cluster_layout(self.home, self.name), frozenset())
+        wanted = Wanted(topology=topology, passwords=loaded.passwords)
+        return plan_only(wanted, self.home, variables, lambda _: None).is_empty
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """The nodes of `status` by name."""
-        return {node["name"]: node for node in self.status()["nodes"]}
+        return nodes_in(self.status())
 
     def problems(self) -> list[str]:
         """The problems of `status`, each as one line."""
@@ -266,13 +298,11 @@ class Cluster:
 
     def is_healthy(self) -> bool:
         """`status` says ok, all slots served, nothing wrong."""
-        report = self.status()
-        whole = report["cluster"]["state"] == "ok" and report["cluster"]["slots_ok"] == SLOT_COUNT
-        return whole and not report["problems"]
+        return is_healthy(self.status())
 
     def masters(self) -> dict[str, dict[str, Any]]:
         """The masters with slots, by name."""
-        return {name: node for name, node in self.nodes().items() if node["role"] == "master" and node["slot_count"]}
+        return masters_in(self.nodes())
 
     def pair(self) -> tuple[str, str]:
         """(a master with slots, its replica) by name."""
@@ -341,21 +371,25 @@ class Cluster:
 
     def await_health(self, deadline_s: float = 30.0) -> None:
         """Wait until nothing is wrong."""
-        until(lambda: not self.problems(), f"{self.name} healthy", deadline_s)
-        assert self.is_healthy()
+        seen: list[dict[str, Any]] = []
+
+        def is_without_problems() -> bool:
+            seen[:] = [self.status()]
+            return not seen[0]["problems"]
+
+        until(is_without_problems, f"{self.name} healthy", deadline_s)
+        assert is_healthy(seen[0])
 
     # --- the data ---
 
-    def url(self, endpoint: str = "primary", *arguments: str) -> str:
-        """`redisforge url ENDPOINT`."""
-        result = self.run("url", endpoint, "--cluster", self.name, *arguments)
-        assert result.status == 0, str(result)
-        return result.stdout.strip()
+    def url(self, endpoint: str = "primary", *, envoy: str | None = None) -> str:
+        """What `redisforge url ENDPOINT` prints."""
+        return endpoint_connection(open_cluster(self.home, self.name), endpoint, "url", envoy).reveal()
 
     @contextlib.contextmanager
-    def client(self, endpoint: str = "primary", *arguments: str, **options: Any) -> Generator[Any]:
-        """redis-py on the URL that the command prints."""
-        with contextlib.closing(redis.Redis.from_url(self.url(endpoint, *arguments), **options)) as client:  # pyright: ignore[reportUnknownMemberType]
+    def client(self, endpoint: str = "primary", *, envoy: str | None = None, **options: Any) -> Generator[Any]:
+        """redis-py on the endpoint's URL."""
+        with contextlib.closing(redis.Redis.from_url(self.url(endpoint, envoy=envoy), **options)) as client:  # pyright: ignore[reportUnknownMemberType]
             yield client
 
     @contextlib.contextmanager
@@ -378,8 +412,12 @@ class Cluster:
         return next(node for node in topology["nodes"] if node["name"] == unit)
 
     def write_keys(self, count: int = 300, prefix: str = "key") -> dict[str, str]:
-        """Write keys over all slots through the primary endpoint; returns what was acknowledged, which is all."""
-        pairs = {f"{prefix}:{number}": f"value-{prefix}-{number}" for number in range(count)}
+        """Write keys over all slots through the primary endpoint; returns what was acknowledged, which is all.
+
+        Values differ from call to call, so that nothing older passes for what was written now.
+        """
+        mark = secrets.token_hex(4)
+        pairs = {f"{prefix}:{number}": f"value-{mark}-{number}" for number in range(count)}
         with self.client() as client:
             pipeline: Any = client.pipeline(transaction=False)
             for key, value in pairs.items():

@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reader_url: str = ""
     writers: int = 4
     readers: int = 4
-    rate_per_s: float = 200.0
+    rate_per_s: float = 100.0
     keys_per_writer: int = 1000
     timeout_s: float = 5.0
     limit_s: float = 300.0

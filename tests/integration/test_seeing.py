@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -41,7 +42,7 @@ def key_count(cluster: Cluster) -> int:
 
 
 def test_status_as_json_has_every_documented_field(shared: Cluster) -> None:
-    report = shared.status()
+    report = shared.run("status", "--json").json()
 
     assert report["cluster"] | {"engine": "", "envoy": ""} == {
         "name": "main", "state": "ok", "slots_ok": SLOT_COUNT, "engine": "", "envoy": "", "maintenance": [],
@@ -112,7 +113,7 @@ def test_problems_are_told_in_words_and_make_check_fail(fresh: Cluster) -> None:
     assert f"{master}: has 0 of 1 replicas: its shard is less protected" in problems
     assert any("connection refused" in problem for problem in problems if problem.startswith("primary at"))
     assert "`redisforge up -c main` starts it" in fresh.run("status").stdout
-    report = fresh.status()
+    report = fresh.run("status", "--json").json()
     assert report["cluster"]["state"] == "fail"  # no endpoint serves
     assert report["cluster"]["slots_ok"] == SLOT_COUNT
     assert {door["state"] for door in report["endpoints"]} != {"ok"}
@@ -159,12 +160,21 @@ def test_a_published_message_is_received_at_the_pubsub_endpoint(shared: Cluster)
         assert subscription.get_message(timeout=5)["data"] == b"hello"
 
 
+def test_url_prints_what_clients_connect_with(shared: Cluster) -> None:
+    printed = shared.run("url", "reader", "--cluster", shared.name)
+
+    assert (printed.status, printed.stdout) == (0, f"{shared.url('reader')}\n"), str(printed)
+    client: Any = redis.Redis.from_url(printed.stdout.strip())  # pyright: ignore[reportUnknownMemberType]
+    with contextlib.closing(client):
+        assert client.ping()
+
+
 @pytest.mark.parametrize(
     ("output_format", "sign"),
     [("redis-cli", "--tls"), ("ioredis", "require("), ("go-redis", "redis.NewClient"), ("env", "export REDIS_URL=")],
 )
 def test_url_prints_other_clients_forms(shared: Cluster, output_format: str, sign: str) -> None:
-    printed = shared.url("primary", "--format", output_format)
+    printed = shared.run("url", "primary", "--format", output_format).stdout
 
     assert sign in printed
     assert shared.passwords()["REDIS_ACL_PASS"] in printed

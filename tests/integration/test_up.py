@@ -95,7 +95,7 @@ def test_no_password_is_printed_or_in_any_process_or_file_that_others_read(share
     assert set(passwords) == set(PASSWORD_NAMES)
     for command in ("up", "up --json", "status", "status --json", "logs", "config show", "cli PING", "url nowhere"):
         shared.run(*command.split())
-    assert passwords["REDIS_ACL_PASS"] in shared.url(), "a password that is printed is found"
+    assert passwords["REDIS_ACL_PASS"] in shared.run("url").stdout, "a password that is printed is found"
     for result in shared.transcript:
         told = [name for name, password in passwords.items() if password in result.shown]
         assert not told, f"`redisforge {' '.join(result.arguments)}` shows {told}"

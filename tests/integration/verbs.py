@@ -16,13 +16,15 @@ from typing import Any
 import jsonschema
 import redis
 import yaml
-from cluster_tool import ADDRESS, SLOT_COUNT, Cluster, is_alive, until
+from cluster_tool import ADDRESS, SLOT_COUNT, Cluster, is_alive, is_healthy, masters_in, nodes_in, until
 from load import Load
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference"
 COMMENT = "# Declared by hand: this line stays."
 LINE_COMMENT = "# as many as there are zones"
 KILL_LIMIT_S = 90.0
+LOOK_PAUSE_S = 0.002
+"""Between two looks at a verb that is to be cut: shorter than its steps, and the machine is left to it."""
 
 
 def schema_valid(document: Any, schema_name: str) -> Any:
@@ -103,13 +105,14 @@ def assert_declared(cluster: Cluster, shards: int, replicas: int = 1) -> None:
 
 def assert_whole(cluster: Cluster, shards: int, replicas: int = 1) -> dict[str, dict[str, Any]]:
     """The cluster is healthy, as declared, and `up` has nothing to do; returns its masters."""
-    masters = cluster.masters()
+    report = cluster.status()
+    masters = masters_in(nodes_in(report))
     assert len(masters) == shards
     assert sum(node["slot_count"] for node in masters.values()) == SLOT_COUNT
     assert_declared(cluster, shards, replicas)
-    assert cluster.problems() == []
-    assert cluster.is_healthy()
-    assert cluster.up() == []
+    assert report["problems"] == []
+    assert is_healthy(report)
+    assert cluster.finds_nothing_to_do()
     return masters
 
 
@@ -127,7 +130,8 @@ def ids_of(cluster: Cluster) -> dict[str, str]:
 def peers_of(cluster: Cluster) -> dict[str, dict[str, Any]]:
     """CLUSTER NODES of every node, by name: entries by id."""
     seen: dict[str, dict[str, Any]] = {}
-    for name in ids_of(cluster):
+    for node in json.loads(cluster.record())["nodes"]:
+        name = node["name"]
         with cluster.node_client(name) as client:
             seen[name] = {entry["node_id"]: entry for entry in client.execute_command("CLUSTER NODES").values()}
     return seen
@@ -209,6 +213,7 @@ def cut(cluster: Cluster, *arguments: str, when: Callable[[int], object], by: in
         deadline = time.monotonic() + KILL_LIMIT_S
         while process.poll() is None and not when(process.pid):
             assert time.monotonic() < deadline, journal_of(cluster, process.pid)
+            time.sleep(LOOK_PAUSE_S)
         if process.poll() is None:
             process.send_signal(by)
         try:
