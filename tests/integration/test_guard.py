@@ -1,20 +1,62 @@
-"""An empty master never wipes its replicas: data folders deleted under killed nodes, one way after another."""
+"""An empty master never wipes its replicas: data folders deleted under killed nodes, one way after another.
+
+The tests share a cluster, which each leaves whole, with whatever data; those without persistence share another.
+"""
 
 from __future__ import annotations
 
 import shutil
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_tool import NODE_NAMES, Cluster, kill, until
-
-from conftest import MakeCluster
+from verbs import assert_forgotten
 
 pytestmark = pytest.mark.integration
 
-GOSSIP_S = 4.0
-"""More than two node timeouts: by then gossip would have brought a forgotten identity back."""
+SLOW_MS = 20_000
+"""A node timeout within which `up` is there before Redis has noticed anything."""
+QUICK_MS = 1500
+
+
+def raised(folder: Path, **options: Any) -> Iterator[Cluster]:
+    made = Cluster(folder, **options)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    yield from raised(tmp_path_factory.mktemp("guard"), handoff=False, node_timeout_ms=SLOW_MS)
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster without persistence."""
+    yield from raised(tmp_path_factory.mktemp("forgetful"), persistence={"mode": "none"})
+
+
+def told(cluster: Cluster, **options: Any) -> Cluster:
+    """The cluster with these options, which can be set while it runs."""
+    before, pids = cluster.declaration(), cluster.pids()
+    cluster.declare(**options)
+    if cluster.declaration() != before:
+        applied = cluster.run("apply-config")
+        assert applied.status == 0, str(applied)
+        assert cluster.up() == []
+        assert cluster.pids() == pids
+    return cluster
+
+
+@pytest.fixture
+def fresh(cluster: Cluster) -> Cluster:
+    """As by default, but for small things."""
+    return told(cluster, handoff=True, node_timeout_ms=QUICK_MS)
 
 
 def data_of(cluster: Cluster, unit: str) -> Path:
@@ -35,50 +77,15 @@ def log_of(cluster: Cluster, unit: str) -> str:
     return (cluster.path / "units" / unit / "log").read_text(errors="replace")
 
 
-def listed_ids(cluster: Cluster, unit: str) -> set[str]:
-    with cluster.node_client(unit) as client:
-        return {entry["node_id"] for entry in client.execute_command("CLUSTER NODES").values()}
-
-
 def stop_and_empty(cluster: Cluster, unit: str, *, keep: tuple[str, ...] = ()) -> None:
     """kill -9 a node, and delete its data before its keeper starts it again (which it does after 0.1 s)."""
     kill(cluster.pid(unit))
     empty(data_of(cluster, unit), keep=keep)
 
 
-@pytest.mark.parametrize("keep", [("nodes.conf",), ()], ids=["data only", "everything"])
-def test_a_master_without_its_data_waits_for_its_replica_to_take_over(
-    make_cluster: MakeCluster, keep: tuple[str, ...]
-) -> None:
-    """By Redis's own detection; with the hand-off on, the replica takes over before the guard looks (test_handoff)."""
-    fresh = make_cluster(handoff=False)
-    fresh.up()
-    keys = fresh.write_keys()
-    fresh.await_copies()
-    master, replica = fresh.pair()
-    old_id = fresh.nodes()[master]["id"]
-
-    stop_and_empty(fresh, master, keep=keep)
-
-    until(lambda: replica in fresh.masters(), f"{replica} takes over")
-    fresh.up()
-    assert "held: " in log_of(fresh, master)
-    assert fresh.nodes()[master]["role"] == "replica"
-    assert fresh.read_keys(keys) == keys
-    assert fresh.is_healthy()
-    new_id = fresh.nodes()[master]["id"]
-    assert (new_id == old_id) == bool(keep)
-    if not keep:
-        deadline = time.monotonic() + GOSSIP_S
-        while time.monotonic() < deadline:
-            assert not [unit for unit in fresh.nodes() if old_id in listed_ids(fresh, unit)]
-    assert fresh.up() == []
-
-
-def test_up_itself_promotes_the_replica_of_a_held_master(make_cluster: MakeCluster) -> None:
+def test_up_itself_promotes_the_replica_of_a_held_master(cluster: Cluster) -> None:
     """With a long node timeout Redis has not noticed yet when `up` runs."""
-    cluster = make_cluster(node_timeout_ms=20000, handoff=False)
-    cluster.up()
+    told(cluster, handoff=False, node_timeout_ms=SLOW_MS)
     keys = cluster.write_keys()
     cluster.await_copies()
     master, replica = cluster.pair()
@@ -95,6 +102,31 @@ def test_up_itself_promotes_the_replica_of_a_held_master(make_cluster: MakeClust
     assert cluster.is_healthy()
 
 
+@pytest.mark.parametrize("keep", [("nodes.conf",), ()], ids=["data only", "everything"])
+def test_a_master_without_its_data_waits_for_its_replica_to_take_over(cluster: Cluster, keep: tuple[str, ...]) -> None:
+    """By Redis's own detection; with the hand-off on, the replica takes over before the guard looks (test_handoff)."""
+    told(cluster, handoff=False, node_timeout_ms=QUICK_MS)
+    keys = cluster.write_keys()
+    cluster.await_copies()
+    master, replica = cluster.pair()
+    old_id = cluster.nodes()[master]["id"]
+    logged = len(log_of(cluster, master))
+
+    stop_and_empty(cluster, master, keep=keep)
+
+    until(lambda: replica in cluster.masters(), f"{replica} takes over")
+    cluster.up()
+    assert "held: " in log_of(cluster, master)[logged:]
+    node = cluster.nodes()[master]
+    assert node["role"] == "replica"
+    assert cluster.read_keys(keys) == keys
+    assert cluster.is_healthy()
+    assert (node["id"] == old_id) == bool(keep)
+    if not keep:
+        assert_forgotten(cluster, [old_id])
+    assert cluster.finds_nothing_to_do()
+
+
 def test_all_killed_and_one_masters_folder_deleted_loses_no_key(fresh: Cluster) -> None:
     keys = fresh.write_keys()
     fresh.await_copies()
@@ -107,7 +139,7 @@ def test_all_killed_and_one_masters_folder_deleted_loses_no_key(fresh: Cluster) 
     assert replica in fresh.masters()
     assert fresh.read_keys(keys) == keys
     assert fresh.is_healthy()
-    assert fresh.up() == []
+    assert fresh.finds_nothing_to_do()
 
 
 def test_all_killed_and_one_masters_data_deleted_but_not_its_identity(fresh: Cluster) -> None:
@@ -144,7 +176,7 @@ def test_a_shard_without_any_copy_is_refused_until_its_loss_is_accepted(fresh: C
     assert left == {key: keys[key] for key in left}
     assert len(keys) / 2 < len(left) < len(keys)
     assert fresh.is_healthy()
-    assert fresh.up() == []
+    assert fresh.finds_nothing_to_do()
 
 
 def test_a_shard_lost_under_living_keepers_is_refused_too(fresh: Cluster) -> None:
@@ -210,33 +242,29 @@ def test_every_identity_deleted_is_refused_and_can_be_given_up(fresh: Cluster) -
     fresh.up(*(word for unit in NODE_NAMES for word in ("--accept-data-loss", unit)))
     assert set(fresh.read_keys(keys).values()) == {None}
     assert fresh.is_healthy()
-    assert fresh.up() == []
+    assert fresh.finds_nothing_to_do()
 
 
-def test_without_persistence_all_killed_comes_back_empty_and_whole(make_cluster: MakeCluster) -> None:
-    cluster = make_cluster(persistence={"mode": "none"})
-    cluster.up()
-    keys = cluster.write_keys(50)
-    cluster.kill_everything()
+def test_without_persistence_all_killed_comes_back_empty_and_whole(forgetful: Cluster) -> None:
+    keys = forgetful.write_keys(50)
+    forgetful.kill_everything()
 
-    cluster.up()
+    forgetful.up()
 
-    assert set(cluster.read_keys(keys).values()) == {None}
-    assert cluster.is_healthy()
-    again = cluster.write_keys(50)
-    assert cluster.read_keys(again) == again
+    assert set(forgetful.read_keys(keys).values()) == {None}
+    assert forgetful.is_healthy()
+    again = forgetful.write_keys(50)
+    assert forgetful.read_keys(again) == again
 
 
-def test_without_persistence_a_killed_master_loses_nothing_that_its_replica_has(make_cluster: MakeCluster) -> None:
-    cluster = make_cluster(persistence={"mode": "none"})
-    cluster.up()
-    keys = cluster.write_keys(100)
-    cluster.await_copies()
-    master, replica = cluster.pair()
-    kill(cluster.pid(master))
+def test_without_persistence_a_killed_master_loses_nothing_that_its_replica_has(forgetful: Cluster) -> None:
+    keys = forgetful.write_keys(100)
+    forgetful.await_copies()
+    master, replica = forgetful.pair()
+    kill(forgetful.pid(master))
 
-    until(lambda: replica in cluster.masters(), f"{replica} takes over")
-    cluster.up()
+    until(lambda: replica in forgetful.masters(), f"{replica} takes over")
+    forgetful.up()
 
-    assert cluster.read_keys(keys) == keys
-    assert cluster.is_healthy()
+    assert forgetful.read_keys(keys) == keys
+    assert forgetful.is_healthy()
