@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cluster_tool import NODE_NAMES, Cluster, is_alive, kill, until
+from verbs import after_lines, cut, journal_of, killed
 
 from conftest import MakeCluster
 
 pytestmark = pytest.mark.integration
 
 KILLS_IN_A_ROW = 4
+CUT_LIMIT = 60
+LEAST_CUTS = 4
+"""Nodes start, form the cluster, replicas follow, the Envoy starts: what can be done at once is."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def test_a_killed_process_is_started_again_by_its_keeper(cluster: Cluster, which
     assert cluster.keeper_pid(unit) == keeper
     assert "SIGKILL" in cluster.state(unit)["last_exit"]
     assert cluster.read_keys(keys) == keys
-    assert cluster.up() == []
+    assert cluster.finds_nothing_to_do()
 
 
 @pytest.mark.parametrize("unit", ["redis-1", "envoy-1"])
@@ -129,6 +132,11 @@ def test_a_failover_is_no_drift(cluster: Cluster) -> None:
     assert master not in cluster.masters()
 
 
+def steps_of(cluster: Cluster, pid: int) -> list[str]:
+    """What a verb's process has done, as its journal says."""
+    return [line["what"] for line in map(json.loads, journal_of(cluster, pid)) if line["event"] == "step"]
+
+
 def kill_up_after(cluster: Cluster, seconds: float) -> None:
     """Start `up` and kill its process, and only that, at a moment that no step decides."""
     with cluster.start("up") as process:
@@ -138,25 +146,31 @@ def kill_up_after(cluster: Cluster, seconds: float) -> None:
             process.send_signal(signal.SIGKILL)
 
 
-def kill_up_at(cluster: Cluster, line_count: int) -> int:
-    """Start `up` and kill its process when its journal has `line_count` lines; returns how it ended."""
-    journal = Path(cluster.path / "journal.jsonl")
-    with cluster.start("up") as process:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= line_count:
-                process.send_signal(signal.SIGKILL)
-                break
-        return process.wait(60)
-
-
-@pytest.mark.parametrize("line_count", [1, 8, 10, 13, 20, 30, 40])
-def test_a_first_up_killed_after_any_step_is_finished_by_the_next(make_cluster: MakeCluster, line_count: int) -> None:
+def test_a_first_up_killed_after_each_of_its_steps_goes_on_each_time(make_cluster: MakeCluster) -> None:
+    """Run after run until one is through: each is killed at its first steps, which are the next of the formation."""
     cluster = make_cluster()
+    killed(cluster, "up", when=after_lines(cluster, 1))
+    cuts: list[str] = []
+    status, errors = -signal.SIGKILL, ""
+    while status == -signal.SIGKILL:
+        assert len(cuts) < CUT_LIMIT, cuts
+        pids: list[int] = []
+        status, errors = cut(cluster, "up", when=lambda pid, pids=pids: pids.append(pid) or steps_of(cluster, pid))
+        cuts.append("; ".join(steps_of(cluster, pids[-1])))
 
-    assert kill_up_at(cluster, line_count) == -signal.SIGKILL
+    assert status == 0, f"{errors}\n{cuts}"
+    assert len(cuts) >= LEAST_CUTS, cuts
+    assert_one_cluster(cluster)
+    assert cluster.finds_nothing_to_do()
+
+
+@pytest.mark.parametrize("line_count", [13, 30])
+def test_a_first_up_killed_while_it_forms_is_finished_by_the_next(make_cluster: MakeCluster, line_count: int) -> None:
+    cluster = make_cluster()
+    killed(cluster, "up", when=after_lines(cluster, line_count))
 
     cluster.up()
+
     assert_one_cluster(cluster)
     assert cluster.up() == []
 
@@ -169,4 +183,4 @@ def test_a_first_up_killed_again_and_again_ends_in_one_cluster(make_cluster: Mak
     cluster.up()
 
     assert_one_cluster(cluster)
-    assert cluster.up() == []
+    assert cluster.finds_nothing_to_do()
