@@ -28,6 +28,7 @@ import yaml
 
 from port_shares import BLOCK_SIZE, BLOCKS
 from redisforge.config.load import load
+from redisforge.runbooks.cluster import Cluster as OpenCluster
 from redisforge.runbooks.cluster import cluster_layout, open_cluster
 from redisforge.runbooks.connect import endpoint_connection
 from redisforge.runbooks.declare import as_recorded
@@ -161,6 +162,11 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def is_remote(cluster: OpenCluster) -> bool:
+    """Whether it has hosts over SSH. A command leaves their connections to its end, which a test cannot."""
+    return any(host.ssh for host in cluster.topology.hosts)
+
+
 def is_healthy(report: Mapping[str, Any]) -> bool:
     """Whether a report of `status` says ok, all slots served, nothing wrong."""
     whole = report["cluster"]["state"] == "ok" and report["cluster"]["slots_ok"] == SLOT_COUNT
@@ -278,10 +284,17 @@ class Cluster:
 
     def status(self) -> dict[str, Any]:
         """What `status --json` prints."""
-        return msgspec.json.decode(msgspec.json.encode(status(open_cluster(self.home, self.name))))
+        cluster = open_cluster(self.home, self.name)
+        if is_remote(cluster):
+            result = self.run("status", "--json", "--cluster", self.name)
+            assert result.status == 0, str(result)
+            return result.json()
+        return msgspec.json.decode(msgspec.json.encode(status(cluster)))
 
     def finds_nothing_to_do(self) -> bool:
         """Whether `up` would leave all as it is: its own plan of what is declared and what runs is empty."""
+        if is_remote(open_cluster(self.home, self.name)):
+            return not self.up()
         variables = environment(self.home)
         loaded = load(None, variables, self.folder)
         topology = as_recorded(loaded.topology, cluster_layout(self.home, self.name), frozenset())
