@@ -62,7 +62,9 @@ def test_of_two_ups_at_once_one_succeeds_and_the_other_names_it(make_cluster: Ma
     assert cluster.finds_nothing_to_do()
 
 
-def test_ctrl_c_or_lock_release_ends_up_with_130_and_the_next_goes_on_and_spreads_over_zones(make_cluster: MakeCluster) -> None:
+def test_ctrl_c_or_lock_release_ends_up_with_130_and_the_next_goes_on_and_spreads_over_zones(
+    make_cluster: MakeCluster,
+) -> None:
     hosts = [{"name": f"host-{zone}", "address": f"127.0.0.1{n}", "zone": zone} for n, zone in enumerate("abc", 1)]
     cluster = make_cluster(hosts=hosts)
     with cluster.start("up") as process:
