@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 from cluster_tool import NODE_NAMES, SLOT_COUNT, Cluster
-from verbs import cut, journal_of
+from verbs import cut, done, journal_of, open_slots
 
 CUT_LIMIT = 80
 """More runs than any verb of these tests needs: one that is longer does not get on."""
@@ -30,6 +30,15 @@ def chained(cluster: Cluster, *arguments: str) -> list[str]:
 def chained_from_the_start(cluster: Cluster, *arguments: str) -> list[str]:
     """The same for a verb that starts over: killed after one step, after two, ... until a run ends before that."""
     return _chain(cluster, arguments, lambda cuts: cuts + 1)
+
+
+def finished(cluster: Cluster, *arguments: str, least_cuts: int) -> list[str]:
+    """Chain the verb to its end; there were as many cuts as it has steps at least, and a last run finds nothing."""
+    cuts = chained(cluster, *arguments)
+    assert len(cuts) >= least_cuts, cuts
+    assert done(cluster, *arguments)["phases"] == []
+    assert open_slots(cluster) == []
+    return cuts
 
 
 def _chain(cluster: Cluster, arguments: tuple[str, ...], step_count: Callable[[int], int]) -> list[str]:

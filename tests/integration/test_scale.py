@@ -217,3 +217,4 @@ def test_slots_follow_weights_and_thresholds(cluster: Cluster) -> None:
     assert slots_moved(titles(back)) == 2730
     assert even(assert_whole(cluster, 3))
     done(cluster, "rebalance")
+    assert cluster.up() == []

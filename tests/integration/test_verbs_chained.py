@@ -1,7 +1,7 @@
 """Every verb, killed (-9) after each of its steps under load: the same command finishes it, and nobody notices.
 
 How a chain of killed runs works is told in chain.py. What is cut in the middle of a step, interrupted, or over its
-budget is in test_verbs_cut.py.
+budget is in test_verbs_cut.py; `rebalance --roles`, which needs hosts, in test_rolling.py.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chain import chained, chained_from_the_start
+from chain import chained_from_the_start, finished
 from cluster_tool import NODE_NAMES, SLOT_COUNT, Cluster
 from outside_node import OutsideNode
 from verbs import (
     assert_forgotten,
     assert_removed,
     assert_whole,
-    done,
     even,
     ids_of,
     loaded,
-    open_slots,
     raise_commented,
 )
 
@@ -42,15 +40,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
-
-
-def finished(cluster: Cluster, *arguments: str, least_cuts: int) -> list[str]:
-    """Chain the verb to its end; there were as many cuts as it has steps at least, and a last run finds nothing."""
-    cuts = chained(cluster, *arguments)
-    assert len(cuts) >= least_cuts, cuts
-    assert done(cluster, *arguments)["phases"] == []
-    assert open_slots(cluster) == []
-    return cuts
 
 
 def test_a_shard_more_and_a_shard_less(cluster: Cluster) -> None:
@@ -144,18 +133,7 @@ def test_changed_settings(cluster: Cluster) -> None:
                 settings = client.config_get("maxmemory", "tcp-backlog")
             assert settings == {"maxmemory": str(96 << 20), "tcp-backlog": "256"}
     assert_whole(cluster, 3)
-
-
-def test_masters_spread_over_zones(make_cluster: MakeCluster) -> None:
-    hosts = [{"name": f"host-{zone}", "address": f"127.0.0.1{n}", "zone": zone} for n, zone in enumerate("abc", 1)]
-    cluster = make_cluster(hosts=hosts)
-    raise_commented(cluster)
-    master, _ = cluster.pair()
-    done(cluster, "failover", master)
-    assert len({node["zone"] for node in cluster.masters().values()}) == 2
-    with loaded(cluster):
-        finished(cluster, "rebalance", "--roles", least_cuts=1)
-    assert len({node["zone"] for node in assert_whole(cluster, 3).values()}) == 3
+    assert cluster.up() == []
 
 
 def test_an_upgrade(make_cluster: MakeCluster) -> None:
@@ -169,3 +147,4 @@ def test_an_upgrade(make_cluster: MakeCluster) -> None:
             assert client.info("server")["redis_version"].startswith("8.6.")
     assert cluster.read_keys(keys) == keys
     assert_whole(cluster, 3)
+    assert cluster.up() == []

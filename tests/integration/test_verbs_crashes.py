@@ -104,3 +104,4 @@ def test_a_master_dies_while_a_replica_restarts(cluster: Cluster, whose: str) ->
         crashed_in(cluster, victim, "restart", replica, when=stopped(cluster, replica))
     assert open_slots(cluster) == []
     assert_whole(cluster, 3)
+    assert cluster.up() == []

@@ -134,3 +134,4 @@ def test_a_budget_that_cannot_be_kept_stops_the_verb_at_a_safe_point(cluster: Cl
         done(cluster, "scale", "--shards", "3", "--yes", "--abort-over", "60000")
     assert ids_of(cluster) == before
     assert even(assert_whole(cluster, 3))
+    assert cluster.up() == []
