@@ -128,22 +128,3 @@ def test_systemd_takes_the_units(exported: Exported) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert rated.returncode == 0, rated.stdout[-400:]
-
-
-def test_docker_compose_takes_the_files(exported: Exported) -> None:
-    """By Docker's plugin; or by docker-compose, which is older and does not know a project's name."""
-    plugin, program = ("docker", "compose"), "docker-compose"
-    has_plugin = shutil.which("docker") and not subprocess.run([*plugin, "version"], check=False).returncode
-    if not has_plugin and not shutil.which(program):
-        pytest.skip("there is no docker compose, neither as a plugin nor as docker-compose")
-    assert exported.export("compose").status == 0
-    files = list(exported.out.glob("hosts/*/compose.yaml"))
-    assert len(files) == len(HOSTS)
-    for file in files:
-        text = file.read_text()
-        assert text.count("name: redisforge-shipped\n") == 1
-        if not has_plugin:
-            file.write_text(text.replace("name: redisforge-shipped\n", ""))
-        argv = [*(plugin if has_plugin else (program,)), "-f", str(file), "config", "--quiet"]
-        checked = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert checked.returncode == 0, checked.stderr
