@@ -108,4 +108,4 @@ def _build(engine: DockerBed, context: Path, name: str, dockerfile: str, entrypo
     (context / "Dockerfile").write_text(dockerfile.format(base=engine.base_image()))
     (context / ENTRYPOINT).write_text(entrypoint)
     (context / ENTRYPOINT).chmod(0o755)
-    engine.docker("build", "--quiet", "--tag", name, str(context), limit_s=BUILD_LIMIT_S)
+    engine.docker("build", "--quiet", "--force-rm", "--tag", name, str(context), limit_s=BUILD_LIMIT_S)
