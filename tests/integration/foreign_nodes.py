@@ -86,6 +86,10 @@ class Nodes:
         command = (self._server, str(folder / "redis.conf"), *options)
         self._processes[port] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
+    def file(self, port: int) -> Path:
+        """The configuration that one was started with."""
+        return self.folder / str(port) / "redis.conf"
+
     def stop(self, port: int) -> None:
         """kill -9 of one."""
         process = self._processes.pop(port)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 PROGRAM = """\
 #!/bin/sh
-# systemctl start|stop UNIT, systemctl show --property=MainPID --value UNIT; servers of the folder UNIT below {folder}
+# systemctl start|stop UNIT, systemctl show --property=MainPID --value UNIT; servers of the folder UNIT below {folder}.
+# Which program they are is read at each start, as with a package that was installed meanwhile.
 set -eu
 for unit; do :; done
 folder={folder}/$unit
@@ -21,7 +22,7 @@ case $1 in
   stop) if alive; then kill "$pid"; while alive; do sleep 0.05; done; fi; echo 0 >"$folder/pid" ;;
   start)
     alive && exit 0
-    setsid {server} "$folder/redis.conf" >/dev/null 2>&1 &
+    setsid "$(cat {folder}/server)" "$folder/redis.conf" >/dev/null 2>&1 &
     echo $! >"$folder/pid" ;;
 esac
 """
@@ -30,7 +31,13 @@ esac
 def install(folder: Path, servers: Path, server: str) -> dict[str, str]:
     """Put `systemctl` into `folder`; returns the environment with it in front of PATH."""
     folder.mkdir()
+    install_server(servers, server)
     program = folder / "systemctl"
-    program.write_text(PROGRAM.format(folder=servers, server=server))
+    program.write_text(PROGRAM.format(folder=servers))
     program.chmod(0o755)
     return {"PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def install_server(servers: Path, server: str) -> None:
+    """What starts from now on is this program."""
+    (servers / "server").write_text(server)

@@ -172,15 +172,75 @@ def test_what_needs_the_processes_says_so(plain: ForeignCluster) -> None:
     ensure_adopted(plain)
     for arguments, words in (
         (("restart",), "redisforge failover"),
-        (("upgrade", "--redis", "8.6"), "by what runs it"),
-        (("apply-config",), "CONFIG SET"),
-        (("scale", "--shards", "4", "--yes"), "redisforge scale add"),
+        (("upgrade", "--redis", "8.6"), "by what runs them, replicas first"),
+        (("scale", "--shards", "4", "--yes"), "redisforge scale add HOST:PORT"),
         (("test-cluster",), "test-cluster HOST PORT"),
     ):
         result = plain.run(*arguments)
         assert result.status == 2, f"{arguments}: {result}"
         assert words in result.stderr
     assert not plain.status()["problems"]
+
+
+def test_declared_settings_are_set_and_saved_and_nothing_else(plain: ForeignCluster) -> None:
+    ensure_adopted(plain)
+    text = (plain.folder / "redisforge.yaml").read_text()
+    before, files = plain.configuration(), {port: plain.nodes.file(port) for port in plain.members}
+    texts = {port: file.read_text() for port, file in files.items()}
+    assert plain.done("apply-config", "--json").json()["phases"] == []
+    assert plain.configuration() == before  # what `adopt` has written is what there is
+
+    (plain.folder / "redisforge.yaml").write_text(text.replace("tcp_backlog: 511", "tcp_backlog: 128"))
+    declare(plain, "redis_conf: {hz: 20, slowlog-max-len: 77}\n")
+    planned = plain.done("apply-config", "--dry-run").stdout
+    assert planned.count("CONFIG SET hz 20 slowlog-max-len 77") == planned.count("CONFIG REWRITE") == 6
+    assert plain.configuration() == before
+    assert {port: file.read_text() for port, file in files.items()} == texts
+
+    closed = files[plain.members[0]]
+    kept = closed.rename(closed.with_name("kept"))
+    closed.mkdir()  # root may write everywhere, but not put a file in a folder's place
+    report = plain.done("apply-config", "--json").json()
+    closed.rmdir()
+    kept.rename(closed)
+    assert sorted(title for title, _ in report["phases"]) == sorted(
+        f"tell {plain.name(port)} its settings" for port in plain.members
+    )
+    notices = "\n".join(report["notices"])
+    assert "hz: set on every node" in notices
+    assert "tcp-backlog: 128 is declared, every node runs with 511" in notices
+    assert "by what runs it, a master after `redisforge failover`" in notices
+    assert f"{plain.name(plain.members[0])}: CONFIG REWRITE was refused" in notices
+    assert notices.count("CONFIG REWRITE was refused") == 1
+    changed = {"hz": "20", "slowlog-max-len": "77"}
+    after = plain.configuration()
+    for port in plain.nodes.ports:
+        was, others = before[port]
+        assert after[port] == ({**was, **changed} if port in plain.members else was, others)
+    for port, file in files.items():
+        assert ("hz 20" in file.read_text()) is (port != plain.members[0])
+        assert "cluster-node-timeout 2000" in file.read_text()
+
+    again = plain.done("apply-config", "--json").json()  # the file can be written now
+    assert all(title.startswith("let ") for title, _ in again["phases"])
+    assert "hz 20" in closed.read_text()
+    assert plain.done("apply-config", "--json").json()["phases"] == []
+    assert not plain.status()["problems"]
+    assert "already as declared" in plain.done("up").stdout
+
+    declare(plain, "redis_conf: {hz: 10, slowlog-max-len: many}\n")
+    refused = plain.run("apply-config")
+    assert refused.status == 12, str(refused)
+    assert "slowlog-max-len" in refused.stderr
+    assert plain.configuration() == after
+
+
+def declare(cluster: ForeignCluster, text: str) -> None:
+    """Put it into redisforge.yaml, in place of the same option."""
+    path = cluster.folder / "redisforge.yaml"
+    option = text.partition(":")[0]
+    others = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith(f"{option}:")]
+    path.write_text("".join([*others, text]))
 
 
 def test_bad_input_is_named_and_nothing_is_written(
@@ -266,40 +326,96 @@ def test_a_half_formed_cluster_is_refused(tmp_path: Path, engine: EngineBinary) 
         nodes.close()
 
 
-def test_nodes_are_restarted_by_what_runs_them(tmp_path: Path, engine: EngineBinary) -> None:
-    cluster = ForeignCluster(tmp_path, engine)
+def test_nodes_are_restarted_and_upgraded_by_what_runs_them(tmp_path: Path, engine: EngineBinary) -> None:
+    old = ensure_engine(Engine(version="8.0"), cache_folder(os.environ), print, os.environ)
+    cluster = ForeignCluster(tmp_path, old)
     servers = tmp_path / "servers"
     try:
         for port in cluster.nodes.ports:
             (servers / str(port) / "pid").write_text(str(cluster.nodes.pid(port)))
-        path = supervisor.install(tmp_path / "bin", servers, engine.server_path)
+        path = supervisor.install(tmp_path / "bin", servers, old.server_path)
         cluster.done("adopt", cluster.name(cluster.members[0]), password=PASSWORD)
         text = (tmp_path / "redisforge.yaml").read_text()
         for port in cluster.members:
             text = text.replace(f"port: {port},", f"port: {port}, service: systemd:{port},")
         (tmp_path / "redisforge.yaml").write_text(text)
+        cluster.done("failover", cluster.name(cluster.members[0]), **path)  # it does not put the old list back
         cluster.done("up", **path)
         keys = write_keys(cluster, 200)
-        before = {port: cluster.nodes.ask(port, "INFO", "server")["run_id"] for port in cluster.members}
 
-        planned = cluster.done("restart", "--dry-run", **path)
-        assert all(f"restart {cluster.name(port)}" in planned.stdout for port in cluster.members)
-        done = cluster.done("restart", "--json", **path).json()
-
-        titles = [title for title, _ in done["phases"]]
-        assert sorted(t for t in titles if t.startswith("restart")) == sorted(
-            f"restart {cluster.name(port)}" for port in cluster.members
-        )
-        assert len([title for title in titles if title.startswith("hand over")]) == 3
-        after = {port: cluster.nodes.ask(port, "INFO", "server")["run_id"] for port in cluster.members}
-        assert not set(before.values()) & set(after.values())
+        restarts(cluster, servers, path)
         assert read_keys(cluster, keys) == keys
+        declare(cluster, "tcp_backlog: 128\n")
+        said = cluster.done("apply-config", **path).stdout
+        assert "tcp-backlog: 128 is declared, every node runs with 511" in said
+        assert "then `redisforge restart`" in said
+        for port in cluster.members:
+            with cluster.nodes.file(port).open("a") as file:
+                file.write("tcp-backlog 128\n")
+
+        upgrades(cluster, servers, path, engine)
+        assert read_keys(cluster, keys) == keys
+        assert "tcp-backlog" not in cluster.done("apply-config", **path).stdout
         assert not cluster.done("status", "--json", **path).json()["problems"]
-        asked = [line for line in (servers / "asked").read_text().splitlines() if line.startswith("stop")]
-        assert asked == [f"stop {title.rpartition(':')[2]}" for title in titles if title.startswith("restart")]
         assert cluster.done("down", "--purge", "--yes", **path).status == 0
         assert all(cluster.nodes.ask(port, "PING") for port in cluster.members)  # they are not ours to stop
     finally:
         for pid in servers.glob("*/pid"):
             kill(*(int(word) for word in pid.read_text().split() if word != "0"))
         cluster.close()
+
+
+def restarts(cluster: ForeignCluster, servers: Path, path: dict[str, str]) -> None:
+    """Every node once, replicas first, by its supervisor alone."""
+    before = run_ids(cluster)
+    planned = cluster.done("restart", "--dry-run", **path)
+    assert all(f"restart {cluster.name(port)}" in planned.stdout for port in cluster.members)
+    done = cluster.done("restart", "--json", **path).json()
+
+    titles = [title for title, _ in done["phases"]]
+    assert sorted(t for t in titles if t.startswith("restart")) == sorted(
+        f"restart {cluster.name(port)}" for port in cluster.members
+    )
+    assert len([title for title in titles if title.startswith("hand over")]) == 3
+    assert not set(before.values()) & set(run_ids(cluster).values())
+    assert stops(servers) == [title.rpartition(":")[2] for title in titles if title.startswith("restart")]
+
+
+def upgrades(cluster: ForeignCluster, servers: Path, path: dict[str, str], engine: EngineBinary) -> None:
+    """In vain before the program is there, then all nodes; who runs the version is passed over."""
+    series = ".".join(engine.version.split(".")[:2])
+    upgrade = ("upgrade", "--redis", series, "--yes")
+    before, stopped = run_ids(cluster), stops(servers)
+    vain = cluster.run(*upgrade, **path)
+    assert vain.status == 10, str(vain)
+    restarted = [port for port, run_id in run_ids(cluster).items() if run_id != before[port]]
+    assert [str(port) for port in restarted] == stops(servers)[len(stopped) :]
+    assert len(restarted) == 1
+    assert f"{cluster.name(restarted[0])} was restarted and still runs redis 8.0" in vain.stderr
+    assert f"install redis {series} where systemd:{restarted[0]} finds it" in vain.stderr
+    assert not cluster.done("status", "--json", **path).json()["problems"]
+    assert adopted(cluster)["engine"]["version"] == "8.0"
+
+    supervisor.install_server(servers, engine.server_path)
+    cluster.done("restart", cluster.name(restarted[0]), **path)  # the owner has done this one
+    planned = cluster.done("upgrade", "--redis", series, "--dry-run", **path)
+    done = cluster.done(*upgrade, "--json", **path).json()
+    titles = [title for title, _ in done["phases"] if title.startswith(("upgrade", "hand over"))]
+    assert [title.split()[0] for title in titles] == ["upgrade"] * 2 + ["hand", "upgrade"] * 3
+    assert planned.stdout.count("restart 127.") == 5
+    assert not any(cluster.name(restarted[0]) in title for title in titles if title.startswith("upgrade"))
+    versions = {cluster.nodes.ask(port, "INFO", "server")["redis_version"] for port in cluster.members}
+    assert versions == {engine.version}
+    assert adopted(cluster)["engine"]["version"] == series
+    assert cluster.done(*upgrade, "--json", **path).json()["phases"] == []
+
+
+def run_ids(cluster: ForeignCluster) -> dict[int, str]:
+    """Another one is another process."""
+    return {port: cluster.nodes.ask(port, "INFO", "server")["run_id"] for port in cluster.members}
+
+
+def stops(servers: Path) -> list[str]:
+    """Which units the supervisor was told to stop, in this order."""
+    asked = (servers / "asked").read_text().splitlines()
+    return [line.removeprefix("stop ") for line in asked if line.startswith("stop")]

@@ -17,7 +17,7 @@ from redisforge.config.yaml_lines import Document, UnreadableYamlError, plain_va
 
 def set_option(text: str, path: OptionPath, value: str) -> str | None:
     """The text with the option at `path` (of one or two names) set to the scalar `value`; None if that cannot be done
-    without touching anything else (flow style, anchors, a file that cannot be read)."""
+    without touching anything else (most of flow style, anchors, a file that cannot be read)."""
     try:
         document = read_yaml(text.encode())
     except UnreadableYamlError:
@@ -123,6 +123,11 @@ def _replaced(lines: list[str], number: int, name: str, value: str) -> list[str]
     match = re.fullmatch(
         rf"(\ufeff?\s*{re.escape(name)}\s*:[ \t]+)([^#\r\n]*?)([ \t]*(?:#.*)?[\r\n]*)", lines[number - 1]
     )
+    if match is None:  # perhaps within the braces of a section on one line; what it becomes is read again in any case
+        match = re.fullmatch(
+            rf"""([^#\r\n]*?[{{,][ \t]*{re.escape(name)}[ \t]*:[ \t]+)("[^"]*"|'[^']*'|[^\s,}}"']+)(.*[\r\n]*)""",
+            lines[number - 1],
+        )
     if match is None:
         return None
     return [*lines[: number - 1], f"{match[1]}{value}{match[3]}", *lines[number:]]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from redisforge.config.problems import OptionPath
     from redisforge.config.schema import Declaration
 
-_OF_OUR_UNITS = ("endpoints", "envoy", "users", "handoff", "redis_conf")
+_OF_OUR_UNITS = ("endpoints", "envoy", "users", "handoff")
 _CA_ADVICE = "Give the CA that has issued the nodes' certificates, or external.tls: false."
 
 

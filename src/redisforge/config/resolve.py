@@ -6,7 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redisforge.config.resolve_external import external_access, external_hosts, external_nodes, external_users
+from redisforge.config.resolve_external import (
+    external_access,
+    external_hosts,
+    external_nodes,
+    external_settings,
+    external_users,
+)
 from redisforge.config.values import is_loopback, size_bytes
 from redisforge.model.hosts import SshAccess
 from redisforge.model.topology import (
@@ -74,6 +80,7 @@ def topology_of(declaration: Declaration, folder: Path, source: str) -> Topology
         handoff=HandoffSettings(declaration.handoff, declaration.handoff_max_lag_bytes),
         docker=_docker_settings(declaration),
         access=external_access(declaration) if is_external else None,
+        node_settings=external_settings(declaration) if is_external else None,
     )
 
 

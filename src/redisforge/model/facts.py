@@ -127,6 +127,13 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     not asked. A replica appears there once it has received something from its master."""
     settings: dict[str, str] | None = None
     """What CONFIG GET says of the directives that were asked for; None if none were."""
+    config_file: str = ""
+    """The file that its process was started with, on its own host; empty without one."""
+    was_told: bool = False
+    """It has taken a CONFIG SET of this run; what it shows since is what it makes of the value."""
+    saved: str | None = None
+    """What became of the last CONFIG REWRITE of this run: empty if the node wrote its file, else why not; None if it
+    was not asked."""
     refuses_reads: bool | None = None
     """Whether the users of the reader endpoints may not PING here, so that every Envoy takes the node out of them as
     soon as it looks; None if it was not asked. Envoy's own view (EnvoyFacts.unhealthy) is behind by up to a second."""

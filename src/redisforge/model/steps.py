@@ -188,6 +188,16 @@ class SetSettings(_Step, frozen=True, kw_only=True, tag="set_settings"):
         return f"{self.node}: CONFIG SET {' '.join(f'{name} {value or chr(34) * 2}' for name, value in self.settings)}"
 
 
+class SaveSettings(_Step, frozen=True, kw_only=True, tag="save_settings"):
+    """CONFIG REWRITE: the node writes what it runs with into its own file. Where it cannot, that is no failure, but
+    what the node was told lasts until it restarts."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: CONFIG REWRITE"
+
+
 class NoteApplied(_Step, frozen=True, kw_only=True, tag="note_applied"):
     """Record that the Unit's running process goes by the declared configuration now, so that nothing restarts it."""
 
@@ -210,6 +220,7 @@ NodeStep = (
     | RefuseReads
     | AllowReads
     | SetSettings
+    | SaveSettings
 )
 Step = UnitStep | NodeStep | MoveSlots
 

@@ -249,6 +249,10 @@ class Topology(msgspec.Struct, frozen=True):
     docker: DockerSettings = DockerSettings()
     access: ExternalAccess | None = None
     """Set when somebody else runs the whole cluster (`external` in redisforge.yaml): no Unit is ours."""
+    node_settings: tuple[tuple[str, str], ...] | None = None
+    """Where somebody else runs the cluster: the directives that redisforge.yaml itself names, each with its value as
+    CONFIG SET takes it, and none of RedisForge's defaults. In a record: those that an `apply-config` has brought to all
+    nodes and their files; None if that is not known."""
     maintenance: tuple[str, ...] = ()
     """Hosts that are to have no masters and get no new nodes for now, by name: `host maintenance`, `host drain`."""
 

@@ -125,13 +125,18 @@ _VERBS = {
     "tls": "`redisforge up`",
     "handoff": "`redisforge up`",
 }
-_OPTIONS = {"first_port": "ports.redis", "bus_offset": "ports.bus_offset"}
+_OPTIONS = {
+    "first_port": "ports.redis",
+    "bus_offset": "ports.bus_offset",
+    "nodes": "external.nodes",
+    "access": "external",
+}
 
 
-def left_alone(recorded: Topology, declared: Topology) -> tuple[str, ...]:
-    """What else differs between the cluster and the file, and which verb sees to it."""
+def left_alone(recorded: Topology, declared: Topology, verbs: Mapping[str, str] = _VERBS) -> tuple[str, ...]:
+    """What else differs between the cluster and the file, and which of `verbs` (by field) sees to it."""
     return tuple(
         f"{_OPTIONS.get(field, field)} differs too and is left as it is: {verb}"
-        for field, verb in _VERBS.items()
+        for field, verb in verbs.items()
         if getattr(recorded, field, None) != getattr(declared, field, None)
     )

@@ -31,6 +31,7 @@ from redisforge.model.steps import (
     Replicate,
     Reset,
     RestartUnit,
+    SaveSettings,
     SetConfigEpoch,
     SetSettings,
     StartUnit,
@@ -137,11 +138,17 @@ def _asked(facts: Facts, node: NodeFacts, step: NodeStep) -> Facts:
     if isinstance(step, Reset):
         myself = PeerView(id=f"{node.id}'", address=node.address, port=node.port, flags=_BLANK_FLAGS)
         return _with_node(facts, _replace(node, id=myself.id, peers=(myself,), keys=0))
-    if isinstance(step, SetSettings):
-        return _with_node(facts, _replace(node, settings={**(node.settings or {}), **dict(step.settings)}))
+    if isinstance(step, SetSettings | SaveSettings):
+        return _with_node(facts, _configured(node, step))
     if isinstance(step, MendSlots):
         return _with_node(facts, _own(node, migrating=(), importing=()))
     return _forgotten(facts, node, step)
+
+
+def _configured(node: NodeFacts, step: SetSettings | SaveSettings) -> NodeFacts:
+    if isinstance(step, SaveSettings):
+        return _replace(node, saved="")
+    return _replace(node, settings={**(node.settings or {}), **dict(step.settings)}, was_told=True)
 
 
 def _stopped(facts: Facts, name: str, *, gone: bool) -> Facts:

@@ -22,11 +22,13 @@ from redisforge.plan.restart import Restart, hand_over_first, stop_and_start
 
 
 class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
-    """`version` in full ("8.6.3"), and the hash of what each node's Unit is with it. With `force` a master without a
-    replica is restarted too: its slots are not served meanwhile."""
+    """`version` in full ("8.6.3"), and the hash of what each node's Unit is with it. `accepted`: what nodes may report
+    as well, where `version` is a series or a floor. With `force` a master without a replica is restarted too: its slots
+    are not served meanwhile."""
 
     version: str
     config_hashes: dict[str, str]
+    accepted: frozenset[str] = frozenset()
     force: bool = False
 
 
@@ -59,7 +61,7 @@ def is_upgraded(facts: Facts, wanted: Upgrade, name: str) -> bool:
     """Whether the node runs the version, by its own word, or was started with its program."""
     node, unit = facts.nodes[name], facts.units.get(name)
     started = unit is not None and unit.config_hash == wanted.config_hashes.get(name)
-    return node.reachable and (node.version == wanted.version or started)
+    return node.reachable and (node.version in {wanted.version, *wanted.accepted} or started)
 
 
 def _turn(facts: Facts, wanted: Upgrade, node: NodeFacts) -> tuple[bool, bool, str]:
@@ -69,14 +71,14 @@ def _turn(facts: Facts, wanted: Upgrade, node: NodeFacts) -> tuple[bool, bool, s
     return not behind, node.role is Role.MASTER, node.name
 
 
-def refuse_older(topology: Topology, facts: Facts, version: str) -> None:
-    """Refuse a version of an older series than what a node runs.
+def refuse_older(topology: Topology, facts: Facts, version: str, accepted: frozenset[str] = frozenset()) -> None:
+    """Refuse a version of an older series than what a node runs, unless that is `accepted` as well.
 
     Raises:
         RefusedError: the data may hold what the older server cannot read.
     """
     for node in facts.reachable_nodes():
-        if node.version and series(node.version) > series(version):
+        if node.version and node.version not in accepted and series(node.version) > series(version):
             raise RefusedError(
                 f"{node.name} runs {topology.engine.kind} {node.version}; {version} is older",
                 where=f"{node.address}:{node.port}",

@@ -52,6 +52,12 @@ def reads(user: str, *, allowed: bool) -> tuple[str, ...]:
     return ("ACL", "SETUSER", user, "+ping" if allowed else "-ping")
 
 
+def save_settings() -> tuple[str, ...]:
+    """CONFIG REWRITE: the file that the node was started with gets all that it runs with, comments are kept. Refused
+    without a file, and where a new one cannot be put in its place."""
+    return ("CONFIG", "REWRITE")
+
+
 def set_settings(settings: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """CONFIG SET of several directives (Redis >= 7.0): all, or none when one of them is refused."""
     return ("CONFIG", "SET", *(word for setting in settings for word in setting))

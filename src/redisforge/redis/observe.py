@@ -10,6 +10,7 @@ import msgspec
 
 from redisforge.errors import NodeError, RedisForgeError
 from redisforge.model.facts import NodeFacts
+from redisforge.redis import commands
 from redisforge.redis.connection import Connection, Login, Reply, ReplyError
 from redisforge.redis.parse import parse_cluster_nodes, parse_info, parse_key_count
 
@@ -40,6 +41,8 @@ class NodeAsker:
         self._timeout_s = timeout_s
         self._tls = login.ssl_context()
         self._open: dict[tuple[str, int], Connection] = {}
+        self._told: set[tuple[str, int]] = set()
+        self._saved: dict[tuple[str, int], str] = {}
 
     async def connection(self, address: tuple[str, int]) -> Connection:
         """The connection to `address`. Raises NodeError."""
@@ -62,6 +65,20 @@ class NodeAsker:
             self._drop(address)
             raise
 
+    async def set_settings(self, address: tuple[str, int], settings: tuple[tuple[str, str], ...]) -> None:
+        """CONFIG SET; it is noted that the node was told (NodeFacts.was_told). Raises as `call`."""
+        await self.call(address, *commands.set_settings(settings))
+        self._told.add(address)
+
+    async def save_settings(self, address: tuple[str, int]) -> None:
+        """CONFIG REWRITE; a refusal is noted (NodeFacts.saved). Raises NodeError where the node cannot be reached."""
+        try:
+            await self.call(address, *commands.save_settings())
+        except ReplyError as error:
+            self._saved[address] = error.why
+        else:
+            self._saved[address] = ""
+
     async def observe(self, name: str, address: tuple[str, int]) -> NodeFacts:
         """The facts of one node; a failure becomes its `problem`."""
         kept = address in self._open
@@ -82,7 +99,11 @@ class NodeAsker:
             return NodeFacts(name=name, address=address[0], port=address[1], problem=text, loading=loading)
         settings = read_settings(replies.pop()) if self._settings else None
         return msgspec.structs.replace(
-            read_facts(name, address, replies), settings=settings, refuses_reads=read_refusal(pings)
+            read_facts(name, address, replies),
+            settings=settings,
+            was_told=address in self._told,
+            saved=self._saved.get(address),
+            refuses_reads=read_refusal(pings),
         )
 
     async def observe_all(self, nodes: Iterable[tuple[str, tuple[str, int]]]) -> dict[str, NodeFacts]:
@@ -134,6 +155,7 @@ def read_facts(name: str, address: tuple[str, int], replies: list[Reply]) -> Nod
         loading=info.get("loading") == "1",
         uptime_s=float(info.get("uptime_in_seconds", 0)),
         pid=int(info.get("process_id", 0)),
+        config_file=info.get("config_file", ""),
         listed=read_listing(replies[4]) if len(replies) > len(_QUESTIONS) else None,
         aof_ok="err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
     )

@@ -140,11 +140,14 @@ def _known(common: Mapping[str, str]) -> tuple[list[str], frozenset[str]]:
         memory.append(f"policy: {policy}")
         said.add("maxmemory-policy")
     lines += [f"memory: {{{', '.join(memory)}}}"] * bool(memory)
-    if common.get("appendonly") in ("yes", "no"):
-        mode = "aof" if common["appendonly"] == "yes" else "rdb" if common.get("save") else "none"
-        fsync = common.get("appendfsync", "everysec")
-        lines.append(f"persistence: {{mode: {mode}, fsync: {quote(fsync)}}}")
-        said |= {"appendonly", "appendfsync"} | ({"save"} if mode == "none" else set())
+    kept: list[str] = []
+    if (mode := _mode(common)) is not None:
+        kept.append(f"mode: {mode}")
+        said |= {"appendonly"} | ({"save"} if mode == "none" else set())
+    if (fsync := common.get("appendfsync")) in ("everysec", "always", "no"):
+        kept.append(f"fsync: {quote(fsync)}")
+        said.add("appendfsync")
+    lines += [f"persistence: {{{', '.join(kept)}}}"] * bool(kept)
     for directive, (option, least, most) in _NUMBERS.items():
         number = _number(common.get(directive, ""))
         if number is not None and least <= number <= most:
@@ -154,6 +157,15 @@ def _known(common: Mapping[str, str]) -> tuple[list[str], frozenset[str]]:
         lines.append(f"log_level: {level}")
         said.add("loglevel")
     return lines, frozenset(said)
+
+
+def _mode(common: Mapping[str, str]) -> str | None:
+    """`persistence.mode`, where it is the same on all nodes: `apply-config` would make it so."""
+    if common.get("appendonly") == "yes":
+        return "aof"
+    if common.get("appendonly") == "no" and "save" in common:
+        return "rdb" if common["save"] else "none"
+    return None
 
 
 _NUMBERS = {

@@ -216,11 +216,12 @@ replica-read-only yes
 
 
 _NO_SNAPSHOTS = 'save ""'
+SNAPSHOTS = "3600 1 300 100 60 10000"
+"""When snapshots are taken: after so many seconds with so many changes."""
 
 _PERSISTENCE = {
     "aof": f"# The append-only file holds the data; no timed snapshots.\nappendonly yes\n{_NO_SNAPSHOTS}",
-    "rdb": "# Snapshots: after 1 h with 1 change, 5 min with 100, 1 min with 10,000.\n"
-    "appendonly no\nsave 3600 1 300 100 60 10000",
+    "rdb": f"# Snapshots: after 1 h with 1 change, 5 min with 100, 1 min with 10,000.\nappendonly no\nsave {SNAPSHOTS}",
     "none": "# Nothing is kept on disk: a node that restarts is empty until its master fills it.\n"
     f"appendonly no\n{_NO_SNAPSHOTS}",
 }

@@ -17,9 +17,9 @@ from redisforge.plan.predict import Planner
 from redisforge.plan.starting import Wishes
 from redisforge.render.directives import settable_directives
 from redisforge.render.settings import SECRET_DIRECTIVES, gone, read_conf, taken_back
+from redisforge.runbooks.apply_external import external_settings_verb
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.cluster import Cluster
-from redisforge.runbooks.external import refuse_without_units
 from redisforge.runbooks.placed import PlacedNode, engines_of, placed_nodes
 from redisforge.runbooks.preflight import check_configuration
 from redisforge.runbooks.run import Progress
@@ -33,7 +33,8 @@ def apply_config_verb(cluster: Cluster, declared: Topology, progress: Progress, 
         ConfigError: the engine does not accept the settings.
         BinaryError: the program of a node is gone.
     """
-    refuse_without_units(cluster.topology, "apply-config", "set them by CONFIG SET and in the nodes' own files")
+    if cluster.topology.access:
+        return external_settings_verb(cluster.topology, declared)
     since_s = time.time()
 
     def target(topology: Topology, _: Facts) -> Topology:

@@ -58,7 +58,8 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     """A change: its name, what it is asked to do (for the journal), and how the facts become its planner.
 
     `restarts`: all that it needs of Units is to stop and start them, which works with nodes that somebody else runs,
-    too, where it is known what runs them.
+    too, where it is known what runs them. `keeps_nodes`: it neither adds nor removes any, so what redisforge.yaml lists
+    of nodes that somebody else runs stays as it is written, which may be ahead of the record.
     `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
     `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
     left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on;
@@ -72,6 +73,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     planner: Callable[[Topology, Facts, Wishes], Planner]
     needs_units: bool = False
     restarts: bool = False
+    keeps_nodes: bool = False
     target: Callable[[Topology, Facts], Topology] = _same
     result: Callable[[Topology, Facts], Topology] = _same
     declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
@@ -163,7 +165,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
         if topology != before.topology:
             record_topology(cluster)  # before anything starts: `status` and `down` must find what a killed run left
             await share_record(cluster, shared)
-            notices = declare_options(topology, verb.declares(topology))
+            notices = declare_options(topology, verb.declares(topology), with_nodes=not verb.keeps_nodes)
         if verb.prepare:
             await verb.prepare(facts)
         watched = _staying(cluster, facts, verb.result(topology, facts))
@@ -200,7 +202,7 @@ async def _declare(left: Cluster, verb: Verb, progress: Progress) -> tuple[str, 
     A run that was killed may have recorded what it had not declared or placed yet: so it is always done.
     """
     notices = (
-        *declare_options(left.topology, verb.declares(left.topology)),
+        *declare_options(left.topology, verb.declares(left.topology), with_nodes=not verb.keeps_nodes),
         *undeclare_hosts(left.topology, verb.undeclares),
     )
     if verb.needs_units and verb.target is not _same:

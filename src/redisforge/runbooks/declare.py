@@ -35,16 +35,21 @@ def as_recorded(declared: Topology, layout: ClusterLayout, overridden: frozenset
     return keep_envoys(keep_places(declared, recorded), recorded)
 
 
-def declare_options(topology: Topology, options: Mapping[tuple[str, ...], str]) -> tuple[str, ...]:
+def declare_options(
+    topology: Topology, options: Mapping[tuple[str, ...], str], *, with_nodes: bool = True
+) -> tuple[str, ...]:
     """Set options in the file that declares `topology`; returns sentences for the operator. Never raises for the file:
-    what cannot be written is said. The built-in topology has no file: there the record of the cluster counts."""
+    what cannot be written is said. The built-in topology has no file: there the record of the cluster counts.
+
+    Where the file lists the nodes (`external.nodes`), the list follows `topology` too, unless not `with_nodes`."""
     from redisforge.config.edit import set_items, set_option
 
-    if not (options or topology.access):
+    lists_nodes = with_nodes and topology.access is not None
+    if not (options or lists_nodes):
         return ()
     names = [f"{'.'.join(option)}: {value}" for option, value in options.items()]
     by_hand = f"declare {', '.join(names)}"
-    if topology.access:
+    if lists_nodes:
         names.append("external.nodes")
         by_hand = f"declare {', '.join(names)} as `redisforge status` shows them"
 
@@ -52,7 +57,7 @@ def declare_options(topology: Topology, options: Mapping[tuple[str, ...], str]) 
         result: str | None = text
         for option, value in options.items():
             result = result and set_option(result, option, value)
-        if topology.access and result:
+        if lists_nodes and result:
             items = [node_text(node) for node in external_nodes(topology)]
             return set_items(result, ("external", "nodes"), items)
         return result

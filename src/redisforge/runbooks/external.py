@@ -26,7 +26,7 @@ from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.starting import Wishes
-from redisforge.runbooks.cluster import Cluster, make_cluster, record_topology
+from redisforge.runbooks.cluster import Cluster, make_cluster, read_topology, record_topology
 from redisforge.runbooks.converge import converge
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.run import Account, Progress, Runner
@@ -50,6 +50,8 @@ def heal(topology: Topology, passwords: Mapping[str, Secret], layout: ClusterLay
 
     began = time.monotonic()
     with cluster_lock(Path(layout.lock), "up"):
+        known = read_topology(layout).node_settings if Path(layout.topology).exists() else None
+        topology = msgspec.structs.replace(topology, node_settings=known)  # `apply-config` brings them, not this
         credentials, _ = resolve_credentials(topology, passwords, layout, on_notice=progress)
         cluster = make_cluster(topology, layout, credentials)
         journal = Journal(Path(layout.journal), verb="up", user=getpass.getuser())

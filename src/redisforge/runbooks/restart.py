@@ -27,7 +27,10 @@ def restart_verb(names: tuple[str, ...], *, force: bool = False) -> Verb:
         wanted = Restart(names=frozenset(node.name for node in chosen), since_s=since_s, force=force)
         return lambda seen: restart_phase(topology, seen, wanted)
 
-    return Verb(name="restart", what=", ".join(names) or "all nodes", planner=planner, needs_units=True, restarts=True)
+    return Verb(
+        name="restart", what=", ".join(names) or "all nodes", planner=planner, needs_units=True, restarts=True,
+        keeps_nodes=True,
+    )  # fmt: skip
 
 
 _NAME_SERVICES = (

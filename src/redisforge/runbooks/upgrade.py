@@ -26,24 +26,29 @@ from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older, upgrade_phase
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.cluster import REMOTE_PYTHON, Cluster
-from redisforge.runbooks.external import refuse_without_units
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.placed import placed_nodes
 from redisforge.runbooks.preflight import check_configuration
 from redisforge.runbooks.put_back import PutBack
 from redisforge.runbooks.run import Progress
 from redisforge.runbooks.units import Programs, build_units
+from redisforge.runbooks.upgrade_external import external_upgrade_verb
 
 
 def upgrade_verb(cluster: Cluster, asked: Engine, progress: Progress, *, force: bool = False) -> Verb:
     """Bring every node of a cluster to the engine that is asked for. Fetches it, if it is not here.
 
     Raises:
-        RefusedError: another kind of engine, or a node that RedisForge does not run.
+        RefusedError: another kind of engine.
+        UsageError: a node that RedisForge does not run, in a cluster of its own; or one of which it is not known what
+            runs it, in a cluster that somebody else runs (runbooks/upgrade_external.py).
         BinaryError: there is no such program.
         ConfigError: it does not accept the cluster's configuration.
     """
-    _refuse(cluster.topology, asked.kind)
+    _refuse_other_engine(cluster.topology, asked.kind)
+    if cluster.topology.access:
+        return external_upgrade_verb(cluster.topology, asked, force=force)
+    _refuse_unmanaged(cluster.topology)
     engine = ensure_engine(asked, cache_folder(os.environ), progress, os.environ)
     units = _units(cluster, engine, progress)
     hashes = {name: unit.config_hash for name, unit in units.items()}
@@ -79,7 +84,7 @@ def upgrade_verb(cluster: Cluster, asked: Engine, progress: Progress, *, force: 
     )
 
 
-def _refuse(topology: Topology, kind: EngineKind) -> None:
+def _refuse_other_engine(topology: Topology, kind: EngineKind) -> None:
     if topology.engine.kind != kind:
         raise RefusedError(
             f"{topology.name} runs {topology.engine.kind}, not {kind}",
@@ -87,7 +92,9 @@ def _refuse(topology: Topology, kind: EngineKind) -> None:
             next_step=f"`redisforge upgrade --{topology.engine.kind} VERSION`; to change the engine, load the data "
             "into a new cluster",
         )
-    refuse_without_units(topology, "upgrade", "upgrade it by what runs it, node by node, replicas first")
+
+
+def _refuse_unmanaged(topology: Topology) -> None:
     others = [f"{node.name} ({node.address}:{node.port})" for node in topology.nodes if not node.managed]
     if others:
         raise UsageError(

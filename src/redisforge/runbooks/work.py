@@ -24,6 +24,7 @@ from redisforge.model.steps import (
     Replicate,
     Reset,
     RestartUnit,
+    SaveSettings,
     SetConfigEpoch,
     SetSettings,
     StartUnit,
@@ -67,6 +68,12 @@ class Worker:
             await self._on_unit(step, facts)
             return
         node = self._cluster.topology.node(step.node)
+        if isinstance(step, SetSettings):
+            await self._asker.set_settings((node.address, node.port), step.settings)
+            return
+        if isinstance(step, SaveSettings):
+            await self._asker.save_settings((node.address, node.port))
+            return
         for command in node_commands(self._cluster.topology, step, facts):
             await self._asker.call((node.address, node.port), *command)
 
@@ -149,10 +156,6 @@ def _forget(_: Topology, step: Forget, __: Facts) -> tuple[str, ...]:
     return commands.forget(step.node_id)
 
 
-def _set_settings(_: Topology, step: SetSettings, __: Facts) -> tuple[str, ...]:
-    return commands.set_settings(step.settings)
-
-
 def _reset(_: Topology, __: Reset, ___: Facts) -> tuple[str, ...]:
     return commands.reset()
 
@@ -165,5 +168,4 @@ _COMMANDS: Mapping[type, Callable[..., tuple[str, ...]]] = {
     Promote: _promote,
     Forget: _forget,
     Reset: _reset,
-    SetSettings: _set_settings,
 }

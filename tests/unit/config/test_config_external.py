@@ -38,6 +38,39 @@ def test_nothing_is_ours_there(tmp_path: Path) -> None:
     assert any("whoever reaches the nodes" in notice for notice in found.notices)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("memory: {max: 64mb}\n", {"maxmemory": "67108864"}),
+        ("memory: {policy: allkeys-lru}\n", {"maxmemory-policy": "allkeys-lru"}),
+        ("memory:\n", {}),
+        ("persistence: {mode: aof}\n", {"appendonly": "yes"}),
+        ("persistence: {mode: none}\n", {"appendonly": "no", "save": ""}),
+        ("persistence: {mode: rdb}\n", {"appendonly": "no", "save": "3600 1 300 100 60 10000"}),
+        ("persistence: {fsync: always}\n", {"appendfsync": "always"}),
+        ("node_timeout_ms: 5000\n", {"cluster-node-timeout": "5000"}),  # the default, and yet declared
+        ("max_clients: 500\nlog_level: verbose\n", {"maxclients": "500", "loglevel": "verbose"}),
+        ("tcp_backlog: 64\nio_threads: 2\n", {"tcp-backlog": "64", "io-threads": "2"}),
+        ("redis_conf: {HZ: 20, notify-keyspace-events: ''}\n", {"hz": "20", "notify-keyspace-events": ""}),
+        (
+            "redis_conf: {client-output-buffer-limit: [replica 1mb 1mb 1, pubsub 2mb 2mb 2]}\n",
+            {"client-output-buffer-limit": "slave 1048576 1048576 1 pubsub 2097152 2097152 2"},
+        ),
+    ],
+)
+def test_only_what_is_written_is_declared_of_the_nodes(tmp_path: Path, text: str, expected: dict[str, str]) -> None:
+    found = loaded(tmp_path, PLAIN + text)
+    assert dict(found.topology.node_settings or ()) == expected
+    assert not any("redis_conf" in notice for notice in found.notices)
+
+
+def test_the_environment_declares_too_and_own_clusters_have_no_such_thing(tmp_path: Path) -> None:
+    found = loaded(tmp_path, PLAIN, REDIS_MAXMEMORY="96mb").topology
+    assert found.node_settings == (("maxmemory", "100663296"),)
+    assert loaded(tmp_path, "memory: {max: 64mb}\n").topology.node_settings is None
+
+
 def test_hosts_give_zones_and_a_node_may_have_its_own(tmp_path: Path) -> None:
     text = PLAIN.replace("10.0.0.3, port: 7000,", "10.0.0.3, port: 7000, zone: c,")
     hosts = "hosts:\n  - {name: one, address: 10.0.0.1, zone: a}\n"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from redisforge.model.facts import Facts, NodeFacts
+from msgspec.structs import replace
+
+from redisforge.model.facts import Facts, NodeFacts, UnitFacts, UnitState
 from redisforge.model.topology import (
     Endpoint,
     EndpointKind,
     Engine,
     EnvoyInstance,
     EnvoySettings,
+    ExternalAccess,
     Host,
     Listener,
     Persistence,
@@ -75,6 +78,23 @@ def make_topology(
         envoy=EnvoySettings(">=1.32", "", 10000, 10000, 1.0, 5000, 1000),
         tls=TlsSettings("", "", "", 825, (), require_client_certificates=False),
     )
+
+
+def run_by_others(topology: Topology, service: str = "systemd:{}") -> Topology:
+    """The same nodes as somebody else runs them; `service` of each, with its name."""
+    nodes = tuple(replace(node, managed=False, service=service.format(node.name)) for node in topology.nodes)
+    return replace(topology, nodes=nodes, envoys=(), endpoints=(), users=(), access=ExternalAccess(tls=False))
+
+
+def served_by_others(topology: Topology) -> Facts:
+    """Facts of such a cluster in order; its supervisors tell a pid of every node whose service is named."""
+    facts = formed(replace(topology, nodes=tuple(replace(node, managed=True) for node in topology.nodes)))
+    units = {
+        node.name: UnitFacts(name=node.name, state=UnitState.RUNNING, pid=100 + number)
+        for number, node in enumerate(topology.nodes)
+        if node.service
+    }
+    return replace(facts, units=units, envoys={}, endpoints=())
 
 
 def all_names(topology: Topology) -> tuple[str, ...]:

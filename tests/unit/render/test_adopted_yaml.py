@@ -5,13 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
 
 from redisforge.config.environment import Overrides
 from redisforge.config.layers import Written, declare
 from redisforge.config.yaml_lines import read_yaml
 from redisforge.model.adopted import AdoptedNode, AdoptedShape
+from redisforge.model.facts import NodeFacts
 from redisforge.model.topology import ExternalAccess, Role, Topology
+from redisforge.plan.apply_external import ApplyExternal, external_need
 from redisforge.render.adopted_yaml import Adopted, adopted_yaml
+
+slow_enough = limits(max_examples=60, deadline=None)
 
 NODES = tuple(
     AdoptedNode("10.0.0.1", 7000 + number, 17000 + number, number % 3 + 1, Role.MASTER if number < 3 else Role.REPLICA)
@@ -83,6 +90,39 @@ def test_what_differs_is_told_node_by_node() -> None:
     assert "#   hz 50   (10.0.0.1:7001)" in text
     assert "#   maxmemory 209715200   (10.0.0.1:7001)" in text
     assert "max:" not in text
+
+
+@slow_enough
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "maxmemory": st.sampled_from(["0", "1000", "104857600", "104857601"]),
+                "maxmemory-policy": st.sampled_from(["noeviction", "allkeys-lru", "other"]),
+                "appendonly": st.sampled_from(["yes", "no"]),
+                "save": st.sampled_from(["", "3600 1", "900 1 60 10"]),
+                "appendfsync": st.sampled_from(["everysec", "no"]),
+                "cluster-node-timeout": st.sampled_from(["100", "2000"]),
+                "maxclients": st.sampled_from(["4064", "10000"]),
+                "loglevel": st.sampled_from(["notice", "nothing"]),
+                "tcp-backlog": st.just("128"),
+                "io-threads": st.sampled_from(["1", "4"]),
+                "hz": st.sampled_from(["10", "50"]),
+            },
+        ),
+        min_size=6,
+        max_size=6,
+    )
+)
+def test_whatever_the_nodes_have_apply_config_has_nothing_to_do(values: list[dict[str, str]]) -> None:
+    given = {f"10.0.0.1:{node.port}": each for node, each in zip(NODES, values, strict=True)}
+    declared = read_back(adopted_yaml(found(settings=given, defaults={"hz": "10"})))
+    asked = ApplyExternal(settings=dict(declared.node_settings or ()), kind="redis")
+    for name, running in given.items():
+        need = external_need(NodeFacts(name=name, address="", port=0, version="8.6.3", settings=running), asked)
+        assert not need.told
+        assert not need.fixed
 
 
 def test_no_secret_and_nothing_of_one_process_stands_there() -> None:
