@@ -208,8 +208,8 @@ def test_declared_settings_are_set_and_saved_and_nothing_else(plain: ForeignClus
     )
     notices = "\n".join(report["notices"])
     assert "hz: set on every node" in notices
-    assert "tcp-backlog: 128 is declared, every node runs with 511" in notices
-    assert "by what runs it, a master after `redisforge failover`" in notices
+    assert "tcp-backlog: 128 is declared, 511 runs on every node" in notices
+    assert "by what runs them, a master after `redisforge failover`" in notices
     assert f"{plain.name(plain.members[0])}: CONFIG REWRITE was refused" in notices
     assert notices.count("CONFIG REWRITE was refused") == 1
     changed = {"hz": "20", "slowlog-max-len": "77"}
@@ -221,6 +221,7 @@ def test_declared_settings_are_set_and_saved_and_nothing_else(plain: ForeignClus
         assert ("hz 20" in file.read_text()) is (port != plain.members[0])
         assert "cluster-node-timeout 2000" in file.read_text()
 
+    plain.done("up")  # which does not take what is declared for what has been brought
     again = plain.done("apply-config", "--json").json()  # the file can be written now
     assert all(title.startswith("let ") for title, _ in again["phases"])
     assert "hz 20" in closed.read_text()
@@ -231,6 +232,7 @@ def test_declared_settings_are_set_and_saved_and_nothing_else(plain: ForeignClus
     declare(plain, "redis_conf: {hz: 10, slowlog-max-len: many}\n")
     refused = plain.run("apply-config")
     assert refused.status == 12, str(refused)
+    assert "does not take its settings" in refused.stderr
     assert "slowlog-max-len" in refused.stderr
     assert plain.configuration() == after
 
@@ -347,7 +349,7 @@ def test_nodes_are_restarted_and_upgraded_by_what_runs_them(tmp_path: Path, engi
         assert read_keys(cluster, keys) == keys
         declare(cluster, "tcp_backlog: 128\n")
         said = cluster.done("apply-config", **path).stdout
-        assert "tcp-backlog: 128 is declared, every node runs with 511" in said
+        assert "tcp-backlog: 128 is declared, 511 runs on every node" in said
         assert "then `redisforge restart`" in said
         for port in cluster.members:
             with cluster.nodes.file(port).open("a") as file:

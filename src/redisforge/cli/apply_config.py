@@ -35,6 +35,8 @@ def apply_config(
     """Bring running nodes to the settings of redisforge.yaml: CONFIG SET where that works, else a rolling restart.
 
     It says which directive went which way. Everything else in the file is left to the verbs that it names.
+
+    On an adopted cluster only what the file itself names is set, and kept by CONFIG REWRITE; nothing restarts.
     """
     from redisforge.cli.output import finished_steps_only
     from redisforge.runbooks.apply_config import apply_config_verb

@@ -42,6 +42,8 @@ def upgrade(
 
     The new version reads a copy of real data before the first node is touched. A node that does not come up with it is
     put back. A newer version is not undone by an older one: that is refused.
+
+    On an adopted cluster its owner brings the program; the nodes are restarted with it by what runs them.
     """
     from redisforge.cli.output import finished_steps_only
     from redisforge.errors import UsageError

@@ -22,8 +22,8 @@ class ExternalNodeOptions(Options):
     zone: HostName | None = option(None, "Its failure domain. Empty: that of its host.")
     service: ServiceName | None = option(
         None,
-        "What runs it on its host, for `redisforge restart`: systemd:UNIT or docker:CONTAINER. Its host must be among "
-        "`hosts`, unless it is this machine. Empty: unknown.",
+        "What runs it on its host, for `redisforge restart` and `upgrade`: systemd:UNIT or docker:CONTAINER. Its host "
+        "must be among `hosts`, unless it is this machine. Empty: unknown.",
     )
     shard: int = Field(description="Its shard, counted from 1.", ge=1, le=1000)
     role: Literal["master", "replica"] = Field(
@@ -32,10 +32,11 @@ class ExternalNodeOptions(Options):
 
 
 class ExternalOptions(Options):
-    """A cluster that somebody else runs: RedisForge connects to its nodes and changes the cluster, and neither starts,
-    stops nor configures its processes. `redisforge adopt` writes this section.
+    """A cluster that somebody else runs: RedisForge connects to its nodes and changes the cluster; their programs and
+    files are their owner's. `redisforge adopt` writes this section.
 
-    With `nodes`, RedisForge runs nothing of its own for the cluster: `endpoints`, `envoy` and `users` do not apply.
+    With `nodes`, RedisForge runs nothing of its own for the cluster: `endpoints`, `envoy` and `users` do not apply. Of
+    the nodes' settings only those are declared that stand in the file, and `redisforge apply-config` sets these.
     """
 
     tls: bool = option(

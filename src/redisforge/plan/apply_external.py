@@ -93,8 +93,8 @@ def words(topology: Topology, facts: Facts, wanted: ApplyExternal) -> tuple[str,
     said += [f"{directive}: nodes do not tell what they have; see to it in their own files" for directive in untold]
     if fileless:
         said.append(
-            f"{_listed(topology, fileless)}: runs without a configuration file, so what was set lasts until it "
-            "restarts; give the same to what starts it"
+            f"{_listed(topology, fileless)}: started without a configuration file, so what is set lasts until a "
+            "restart; give the same to what starts the server"
         )
     return tuple(said)
 
@@ -102,7 +102,7 @@ def words(topology: Topology, facts: Facts, wanted: ApplyExternal) -> tuple[str,
 def not_saved(facts: Facts) -> tuple[str, ...]:
     """What of a run is not in the nodes' files, as the last facts show it."""
     return tuple(
-        f"{node.name}: CONFIG REWRITE was refused ({node.saved}), so what was set lasts until it restarts; write it "
+        f"{node.name}: CONFIG REWRITE was refused ({node.saved}), so what was set lasts until a restart; write it "
         f"into {node.config_file} on its host, or let the server write there and run this again"
         for node in facts.reachable_nodes()
         if node.saved
@@ -118,10 +118,10 @@ def _fixed(topology: Topology, directive: str, found: Mapping[str, Difference]) 
     arguments = () if len(named) == len(topology.nodes) else named
     ways = [f"`{' '.join(('redisforge restart', *arguments))}`"] if named else []
     if others:
-        ways.append(f"restart {_listed(topology, others)} by what runs it, a master after `redisforge failover`")
+        ways.append(f"restart {_listed(topology, others)} by what runs them, a master after `redisforge failover`")
     return (
-        f"{directive}: {one.wanted or _EMPTY} is declared, {_listed(topology, found)} runs with {running}, and only a "
-        f"start takes it; write it into the nodes' own files, then {'; '.join(ways)}"
+        f"{directive}: {one.wanted or _EMPTY} is declared, {running} runs on {_listed(topology, found)}, and only a "
+        f"start takes it: write it into the nodes' own files, then {'; '.join(ways)}"
     )
 
 

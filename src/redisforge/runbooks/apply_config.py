@@ -55,7 +55,7 @@ def apply_config_verb(cluster: Cluster, declared: Topology, progress: Progress, 
 
     return Verb(
         name="apply-config",
-        what=declared.source or "the built-in topology",
+        what=f"--config {declared.source}" if declared.source else "",
         planner=planner,
         units=units,
         target=target,

@@ -44,7 +44,7 @@ def external_settings_verb(recorded: Topology, declared: Topology) -> Verb:
 
     return Verb(
         name="apply-config",
-        what=declared.source or "the built-in topology",
+        what=f"--config {declared.source}" if declared.source else "",
         planner=planner,
         result=result,
         settings=tuple(sorted(settings.keys() - SECRET_DIRECTIVES)),

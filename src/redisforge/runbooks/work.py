@@ -30,9 +30,10 @@ from redisforge.model.steps import (
     StartUnit,
     UnitStep,
 )
-from redisforge.model.topology import Topology
+from redisforge.model.topology import RedisNode, Topology
 from redisforge.model.unit import Unit, UnitFile
 from redisforge.redis import commands
+from redisforge.redis.connection import ReplyError
 from redisforge.redis.observe import NodeAsker
 from redisforge.render.redis_conf import CLUSTER_CONFIG_FILE
 from redisforge.runbooks.cluster import Cluster
@@ -69,13 +70,23 @@ class Worker:
             return
         node = self._cluster.topology.node(step.node)
         if isinstance(step, SetSettings):
-            await self._asker.set_settings((node.address, node.port), step.settings)
+            await self._set_settings(node, step)
             return
         if isinstance(step, SaveSettings):
             await self._asker.save_settings((node.address, node.port))
             return
         for command in node_commands(self._cluster.topology, step, facts):
             await self._asker.call((node.address, node.port), *command)
+
+    async def _set_settings(self, node: RedisNode, step: SetSettings) -> None:
+        try:
+            await self._asker.set_settings((node.address, node.port), step.settings)
+        except ReplyError as error:
+            error.what = f"{node.name} does not take its settings"
+            error.next_step = (
+                "correct them in redisforge.yaml and run the same command again; this node has none of them"
+            )
+            raise
 
     async def _on_unit(self, step: UnitStep, facts: Facts) -> None:
         runtime = self._cluster.runtime

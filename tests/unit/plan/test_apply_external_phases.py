@@ -64,7 +64,7 @@ def test_a_node_without_a_file_is_told_and_that_it_forgets_is_said() -> None:
     assert steps(facts) == ["redis-2: CONFIG SET maxmemory 96mb"]
     said = words(TOPOLOGY, facts, ASKED)
     assert said[0] == "maxmemory: set on redis-2"
-    assert said[1].startswith("redis-2: runs without a configuration file")
+    assert said[1].startswith("redis-2: started without a configuration file")
 
 
 def test_a_run_that_was_cut_off_between_the_two_commands_is_made_good() -> None:
@@ -93,7 +93,7 @@ def test_a_value_that_a_node_shows_otherwise_is_set_once() -> None:
     ("service", "command"),
     [
         ("systemd:{}", "`redisforge restart redis-1 redis-5`"),
-        ("", "by what runs it, a master after `redisforge failover`"),
+        ("", "by what runs them, a master after `redisforge failover`"),
     ],
 )
 def test_what_only_a_start_takes_is_said_with_the_nodes_and_the_command(service: str, command: str) -> None:
@@ -101,13 +101,13 @@ def test_what_only_a_start_takes_is_said_with_the_nodes_and_the_command(service:
     facts = running("redis-1", "redis-5", topology=topology, tcp_backlog="128")
     assert steps(facts, topology=topology) == []
     (said,) = words(topology, facts, ASKED)
-    assert said.startswith("tcp-backlog: 511 is declared, redis-1, redis-5 runs with 128, and only a start takes it")
+    assert said.startswith("tcp-backlog: 511 is declared, 128 runs on redis-1, redis-5, and only a start takes it")
     assert said.endswith(command)
 
 
 def test_all_nodes_are_every_node() -> None:
     (said,) = words(TOPOLOGY, running(tcp_backlog="128"), ASKED)
-    assert "every node runs with 128" in said
+    assert "128 runs on every node" in said
     assert said.endswith("`redisforge restart`")
 
 
