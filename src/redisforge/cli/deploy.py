@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from redisforge.cli.options import JsonOption
+from redisforge.model.images import DEFAULT_BASE
 
 
 class Role(StrEnum):
@@ -38,6 +39,9 @@ def deploy(
         RuntimeChoice, typer.Option("--runtime", help="A process with a keeper, or a container.")
     ] = RuntimeChoice.PROCESS,
     wait_s: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for an answer.")] = 30.0,
+    base: Annotated[
+        str, typer.Option("--base", metavar="IMAGE", help="For --runtime docker: what a missing image is built on.")
+    ] = DEFAULT_BASE,
     as_json: JsonOption = False,
 ) -> None:
     """Start a Redis node or an Envoy on this host, as its .env says, and say what to do next.
@@ -50,7 +54,7 @@ def deploy(
     from redisforge.runbooks.deploy import Wanted
     from redisforge.runbooks.deploy import deploy as run
 
-    wanted = Wanted(role=role.value, folder=folder.absolute(), runtime=runtime.value, wait_s=wait_s)
+    wanted = Wanted(role=role.value, folder=folder.absolute(), runtime=runtime.value, wait_s=wait_s, base=base)
     report = run(wanted, home_folder(os.environ), os.environ, finished_steps_only)
     if as_json:
         print_json(report)

@@ -1,6 +1,6 @@
 """`deploy redis|envoy`: one node, or one Envoy, on the host itself, from the .env of the usual convention.
 
-    .env → names resolved → certificates → passwords → programs → start → answer → what to do next
+    .env → names resolved → certificates → passwords → programs → image → start → answer → what to do next
 
 The host knows of the others what .env says; once the cluster is formed, it learns all members from it, and the verbs of
 a whole cluster work here too. A Unit that runs as .env says is left alone, so the command can be run again.
@@ -32,6 +32,7 @@ from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
 from redisforge.fleet.journal import Journal
 from redisforge.fleet.lock import cluster_lock
 from redisforge.model.facts import Facts, UnitFacts, UnitState
+from redisforge.model.images import DEFAULT_BASE, own_version
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
 from redisforge.model.topology import HostRuntime, Topology, UserRole
@@ -57,12 +58,14 @@ _HANDOFF_LABEL = b"redisforge: password of the hand-off user"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for: `folder` has the .env, `wait_s` is how long it may take to answer."""
+    """What is asked for: `folder` has the .env, `wait_s` is how long it may take to answer. One of RedisForge's images
+    that is not here is built on the image `base`."""
 
     role: DeployRole
     folder: Path
     runtime: HostRuntime = "process"
     wait_s: float = 30.0
+    base: str = DEFAULT_BASE
 
 
 class DeployReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +117,7 @@ def _deploy(
         topology, name = deployed_topology(wanted.role, deployment, loaded.topology, names, layout)
         topology = _on_runtime(topology, wanted.runtime)
         cluster, units, programs = _prepare(topology, loaded, layout, environment, progress)
+        _need_image(wanted, units[name], topology, environment, progress)
         journal = Journal(Path(layout.journal), verb="deploy", user=getpass.getuser())
         journal.write("begin", what=name)
         try:
@@ -193,6 +197,28 @@ def _prepare(
     if topology.own_nodes:
         check_configuration(topology, programs.engine, units)
     return make_cluster(topology, layout, credentials), units, programs
+
+
+def _need_image(
+    wanted: Wanted, unit: Unit, topology: Topology, environment: Mapping[str, str], progress: Progress
+) -> None:
+    """Build the Unit's image if it is one of RedisForge's own and not here. Raises HostError, BinaryError.
+
+    What somebody else calls his, nobody can build here: the start says that it is missing, or pulls it.
+    """
+    image = unit.container.image if unit.container else ""
+    if not own_version(image):
+        return
+    from redisforge.fleet.docker_look import look_at_docker
+    from redisforge.fleet.transport import LocalTransport
+    from redisforge.runbooks.images_build import BuildOrder, build_images
+
+    here = asyncio.run(look_at_docker(LocalTransport()))
+    if any(image in known.names for known in here.images):
+        return
+    program = "envoy" if unit.kind == "envoy" else topology.engine.kind
+    order = BuildOrder(program=program, version=own_version(image), base=wanted.base)
+    build_images((order,), environment, progress)
 
 
 def _need_files(deployment: Deployment) -> None:

@@ -1,0 +1,65 @@
+"""`redisforge deploy --runtime docker`: a node in a container, whose image is built where it is missing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from env_hosts import ADDRESSES, Hosts
+
+from docker_bed import DockerBed
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = "redisforge/redis"
+KEPT = "redisforge-test/kept"
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    made = Hosts(tmp_path)
+    yield made
+    made.close()
+
+
+def names_of(engine: DockerBed, repository: str) -> list[str]:
+    listed = engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={repository}")
+    return listed.split()
+
+
+@contextlib.contextmanager
+def without_images(engine: DockerBed) -> Generator[None]:
+    """No image of a node has its name meanwhile; what got one is removed, and each gets its own back."""
+    kept = {f"{KEPT}:{number}": name for number, name in enumerate(names_of(engine, REPOSITORY))}
+    for alias, name in kept.items():
+        engine.docker("tag", name, alias)
+        engine.docker("rmi", name)
+    try:
+        yield
+    finally:
+        for name in names_of(engine, REPOSITORY):
+            engine.docker("rmi", name)
+        for alias, name in kept.items():
+            engine.docker("tag", alias, name)
+            engine.docker("rmi", alias)
+
+
+def test_a_missing_image_is_built_and_the_node_runs_in_it(hosts: Hosts, docker: DockerBed) -> None:
+    hosts.certify()
+    host, container = ADDRESSES[0], f"redisforge-shop-redis-{hosts.port}"
+    words = ("deploy", "redis", "--runtime", "docker", "--base", docker.base_image())
+    with without_images(docker):
+        first = hosts.done(host, *words, "--json")
+        again = hosts.done(host, *words, "--json")
+        image, state = docker.docker("inspect", "--format", "{{.Config.Image}} {{.State.Status}}", container).split()
+        hosts.done(host, "down", "--purge", "--yes", "--cluster", "shop")
+        left = docker.docker("ps", "--all", "--quiet", "--filter", f"name={container}")
+
+    report = first.json()
+    assert (report["done"], again.json()["done"]) == ("started", "runs already")
+    assert (image, state) == (f"{REPOSITORY}:{report['version']}", "running")
+    assert f"building {image} on {docker.base_image()}" in first.stderr
+    assert "building" not in again.stderr
+    assert left == ""
