@@ -260,6 +260,24 @@ async def test_many_commands_at_once_share_one_connection(server: SshServer) -> 
     await transport.close()
 
 
+async def test_a_server_that_allows_few_sessions_is_given_them_one_after_the_other(tmp_path: Path) -> None:
+    """It also counts sessions that have just ended, until it has cleared them away."""
+    with running(tmp_path / "sshd", "MaxSessions 2") as server:
+        transport = server.transport()
+        results = await asyncio.gather(*(transport.run(("echo", str(n)), timeout_s=LIMIT_S) for n in range(20)))
+        assert [result.stdout for result in results] == [f"{number}\n" for number in range(20)]
+        assert transport.connection.opened_count == 1
+        await transport.close()
+
+
+async def test_a_server_that_allows_no_session_is_not_asked_for_ever(tmp_path: Path) -> None:
+    with running(tmp_path / "sshd", "MaxSessions 0") as server:
+        transport = server.transport(limits=SshLimits(connect_s=1.0))
+        with pytest.raises(UnreachableError, match="open failed"):
+            await transport.run(TRUE, timeout_s=LIMIT_S)
+        await transport.close()
+
+
 async def test_exchanges_do_not_grow_with_the_number_of_files_or_of_commands_at_once(
     far: SshTransport, tmp_path: Path
 ) -> None:

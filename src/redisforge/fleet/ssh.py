@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import math
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,9 @@ exit 1
 _REMOTE_SLACK_S = 5
 """The host itself ends a command that much later than we do: only if we cannot any more."""
 _KILL_LIMIT_S = 10.0
+_NO_ROOM = (2, 4)
+"""SSH_OPEN_CONNECT_FAILED, as OpenSSH says beyond its MaxSessions, and SSH_OPEN_RESOURCE_SHORTAGE (RFC 4254, 5.1)."""
+_ROOM_PAUSE_S = 0.02
 _ENGLISH = ("env", "LC_ALL=C")
 """Messages that are compared with ours."""
 
@@ -56,7 +60,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class SshTransport:
-    """See Transport. Not one command is retried: whether it ran is not known after a loss."""
+    """See Transport. Not one command is retried once it was sent: whether it ran is not known after a loss."""
 
     def __init__(self, connection: SshConnection) -> None:
         self._connection = connection
@@ -232,7 +236,9 @@ class SshTransport:
         mark = f"redisforge-{secrets.token_hex(8)}"
         line = ssh_scripts.launch_line(mark, math.ceil(timeout_s) + _REMOTE_SLACK_S, argv)
         limit_s = self._connection.limits.connect_s
-        for is_last in (False, True):
+        deadline = time.monotonic() + limit_s
+        was_lost = False
+        while True:
             opened = self._connection.opened_count
             connection = await self._connection.get()
             import asyncssh  # here the connection has imported it already, without keeping anybody waiting
@@ -242,8 +248,14 @@ class SshTransport:
                 async with asyncio.timeout(limit_s):
                     process = await connection.create_process(line, encoding=None)
             except asyncssh.ChannelOpenError as error:
-                if not is_last and connection.is_closed():
-                    continue  # it had been lost before the command was sent: nothing has run
+                # Nothing has run yet. Either the connection had been lost before the command was sent, or sshd allows
+                # no more sessions: it counts commands that have just ended, too, until it has cleared them away.
+                if connection.is_closed() and not was_lost:
+                    was_lost = True
+                    continue
+                if not connection.is_closed() and error.code in _NO_ROOM and time.monotonic() < deadline:
+                    await asyncio.sleep(_ROOM_PAUSE_S)
+                    continue
                 raise ssh_errors.lost(self._connection.target, f"the start of {argv[0]}", str(error)) from error
             except TimeoutError as error:
                 connection.abort()  # it is dead; keepalives would find out later
@@ -251,7 +263,6 @@ class SshTransport:
             except (OSError, asyncssh.Error) as error:
                 raise ssh_errors.lost(self._connection.target, f"the start of {argv[0]}", str(error)) from error
             return process, mark, exchanges
-        raise AssertionError("unreachable")
 
     async def _kill(self, mark: str, stdout: bytes, process: asyncssh.SSHClientProcess[bytes]) -> None:
         """End a command and its children over a second channel; a host that cannot be reached does it by itself."""
