@@ -13,8 +13,9 @@ with keys on either side. What holds in each state, and so what decides:
 - A node that neither owns the slot nor is the other end of such a pair, but has it open and holds keys of it: they go
   to the owner, whose copy prevails.
 - A node that holds keys of a slot without having it open is left alone: engines with atomic migration remove the keys
-  of a slot in the background after it has left. So if *both* ends were failed over during one move and forgot, what
-  the target had is not found here.
+  of a slot in the background after it has left. So if *both* ends forgot, what the target had is not found here: both
+  were failed over during one move; or a roll back was killed between its two ends, a client had been sent to the target
+  in that moment, and then the target was failed over.
 
 Source: Redis Cluster specification, "Live reconfiguration"; redis.io "CLUSTER SETSLOT".
 """
