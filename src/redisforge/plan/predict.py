@@ -321,7 +321,7 @@ def _agreed_views(group: list[NodeFacts]) -> dict[str, PeerView]:
     dead: dict[str, PeerView] = {}
     for peer in (peer for node in group for peer in node.peers if peer.id not in own):
         if peer.id not in dead or peer.config_epoch > dead[peer.id].config_epoch:
-            dead[peer.id] = _replace(peer, flags=_others(peer.flags))
+            dead[peer.id] = _replace(peer, flags=tuple(dict.fromkeys((*_others(peer.flags), "fail"))))
     views = {**dead, **own}
     taken: tuple[SlotRange, ...] = ()
     winners: list[PeerView] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts
-from redisforge.model.slots import count, describe, subtract
+from redisforge.model.slots import SlotRange, count, describe, merge, subtract
 from redisforge.model.steps import AllowReads, Gate, MendSlots, Phase, RefuseReads
 from redisforge.model.topology import Topology
 from redisforge.plan import gates
@@ -12,6 +12,8 @@ from redisforge.plan.joining import announce
 from redisforge.plan.view import ALL_SLOTS, owned_slots
 
 SETTLE_DEADLINE_S = 60.0
+_TAKEOVER_S = 5.0
+"""What an election takes after the node timeout, and some more."""
 
 
 _NOBODY: frozenset[str] = frozenset()
@@ -31,6 +33,10 @@ def whole_first(
     gate = Gate("settled", SETTLE_DEADLINE_S, without=tuple(sorted(without | without_envoys)))
     if gates.reasons_against(gate, topology, facts):
         missing = subtract(ALL_SLOTS, owned_slots(facts))
+        if silent := _silent_owners(facts, missing):
+            seconds = topology.redis.node_timeout_ms / 1000 + _TAKEOVER_S
+            title = f"wait for {', '.join(silent)}: no answer, and the other nodes do not count it as failed"
+            return Phase(title=title, steps=(), gate=Gate("promoted", seconds))
         if missing:
             raise RefusedError(
                 "the cluster does not serve all slots",
@@ -45,6 +51,17 @@ def whole_first(
     if gates.reasons_against(gate, topology, facts):
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
     return None
+
+
+def _silent_owners(facts: Facts, missing: tuple[SlotRange, ...]) -> tuple[str, ...]:
+    """The addresses of those who own the slots that no reachable master owns, if the others count all of them as alive:
+    a server that does one long thing answers nobody meanwhile. Within the node timeout it is back, or has failed."""
+    peers = [peer for node in facts.reachable_nodes() for peer in node.peers if facts.node_by_id(peer.id) is None]
+    failed = {peer.id for peer in peers if peer.is_failed}
+    alive = [peer for peer in peers if peer.slots and peer.id not in failed]
+    if not missing or subtract(missing, merge(r for peer in alive for r in peer.slots)):
+        return ()
+    return tuple(sorted({f"{peer.address}:{peer.port}" for peer in alive}))
 
 
 def _has_open_slots(node: NodeFacts) -> bool:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import edits
 import pytest
 from changing import ChangingWorld, assert_in_order, changing_world, disturb, topologies, with_readers
 from edits import all_of, envoy_with, node_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import Phase as HypothesisPhase
 from hypothesis import strategies as st
-from topologies import make_topology
+from topologies import make_topology, silent
 
 from redisforge.errors import RefusedError
 from redisforge.model.steps import AllowReads, Gate, Promote, RefuseReads, RestartUnit, Step
@@ -143,6 +144,23 @@ def test_a_replica_restarts_when_it_refuses_reads_and_envoy_knows(
     phase = restart_phase(world.topology, edit(world.topology, world.facts), wanted)
     assert phase
     assert isinstance(phase.steps[0], first)
+
+
+def test_a_master_that_does_not_answer_for_a_moment_is_waited_for() -> None:
+    """Until the others call it failed: then its slots are not served, and a verb has nothing to wait for."""
+    topology = make_topology()
+    world = changing_world(topology)
+    wanted = Restart(names=frozenset({"redis-5"}), since_s=world.facts.observed_at_s)
+    stalled = edits.put(world.facts, silent(topology.node("redis-1")))
+    phase = restart_phase(topology, stalled, wanted)
+    assert phase
+    assert (phase.steps, phase.gate) == ((), Gate("promoted", topology.redis.node_timeout_ms / 1000 + 5.0))
+    assert phase.title.startswith("wait for 127.0.0.1:7001")
+
+    failed = edits.every_line_with("redis-1", flags=("master", "fail"))(topology, world.facts)
+    stalled = edits.put(failed, silent(topology.node("redis-1")))
+    with pytest.raises(RefusedError, match="does not serve all slots"):
+        restart_phase(topology, stalled, wanted)
 
 
 def test_a_master_hands_over_to_a_replica_only_after_that_is_read_again() -> None:
