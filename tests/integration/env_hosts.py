@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster_tool import Ports, Result, environment, kill, processes_of, run_command
 
 ADDRESSES = [f"127.0.0.{number}" for number in range(41, 48)]
-PASSWORD = "Xk29slQpW8zzAq"
+PASSWORD = "Xk29slQpW8zzAq"  # pragma: allowlist secret
 NAMES = ("REDIS_REQUIREPASS", "REDIS_ACL_PASS", "REDIS_READONLY_PASS", "REDIS_MONITOR_PASS", "REDIS_REPLICATION_PASS")
 
 
