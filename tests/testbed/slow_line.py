@@ -12,6 +12,7 @@ Source: linux/netfilter/nfnetlink_queue.h, netlink(7).
 
 from __future__ import annotations
 
+import itertools
 import random
 import select
 import socket
@@ -55,14 +56,14 @@ def verdict(packet_id: int, what: int) -> bytes:
     return message(_VERDICT, _REQUEST, attribute(2, struct.pack("!II", what, packet_id)))
 
 
-def open_queue() -> socket.socket:
-    """The queue, bound. Raises OSError."""
+def open_queue(*, with_headers: bool) -> socket.socket:
+    """The queue, bound. Without the packets' headers each costs less. Raises OSError."""
     queue = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
     queue.bind((0, 0))
     queue.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     queue.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
     bind_it = attribute(1, struct.pack("!BBH", 1, 0, 0))
-    copy_mode = attribute(2, struct.pack("!IB", _COPIED_BYTES, 2))
+    copy_mode = attribute(2, struct.pack("!IB", _COPIED_BYTES, 2 if with_headers else 1))
     length = attribute(3, struct.pack("!I", 65536))
     when_full_accept = attribute(4, struct.pack("!I", 5)) + attribute(5, struct.pack("!I", 5))
     for settings in (bind_it, copy_mode, length, when_full_accept):
@@ -73,13 +74,14 @@ def open_queue() -> socket.socket:
     return queue
 
 
-def packets(received: bytes) -> Iterator[tuple[int, bytes]]:
-    """The packets that a read from the queue brought: their ids and first bytes."""
+def packets(received: bytes, *, with_headers: bool) -> Iterator[tuple[int, bytes]]:
+    """The packets that a read from the queue brought: their ids, and first bytes if these are wanted."""
     start = 0
     while start + _HEADER_BYTES <= len(received):
         size, kind = struct.unpack_from("=IH", received, start)
         if kind == _SUBSYSTEM | _PACKET:
-            found = dict(_attributes(received, start + _HEADER_BYTES + _FAMILY_BYTES, start + size))
+            attributes = _attributes(received, start + _HEADER_BYTES + _FAMILY_BYTES, start + size)
+            found = dict(attributes if with_headers else itertools.islice(attributes, 1))  # the id comes first
             yield struct.unpack_from("!I", found[_PACKET_HEADER])[0], found.get(_PAYLOAD, b"")
         start += (size + 3) & ~3
 
@@ -101,7 +103,7 @@ def opens_connection(packet: bytes) -> bytes:
 
 def main(delay_s: float, lost: float, lose_first: bool) -> None:
     """Hold every packet for `delay_s`; let the share `lost` of them vanish, and the first of connections."""
-    queue = open_queue()
+    queue = open_queue(with_headers=lose_first)
     queue.setblocking(False)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -119,7 +121,7 @@ def main(delay_s: float, lost: float, lose_first: bool) -> None:
         except BlockingIOError:
             continue
         due = time.monotonic() + delay_s
-        for packet_id, packet in packets(received):
+        for packet_id, packet in packets(received, with_headers=lose_first):
             opened = opens_connection(packet) if lose_first else b""
             is_first = bool(opened) and opened not in seen
             seen.add(opened)
