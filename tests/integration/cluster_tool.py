@@ -483,3 +483,14 @@ class Cluster:
         living.remove(self)
         assert result is None or result.status == 0, str(result)
         assert not left, f"left running: {left}"
+
+
+@contextlib.contextmanager
+def raised(folder: Path, **options: Any) -> Generator[Cluster]:
+    """A cluster that is up, for as long as the block lasts."""
+    made = Cluster(folder, **options)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.close()

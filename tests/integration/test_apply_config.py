@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster
+from cluster_tool import NODE_NAMES, Cluster, raised
 from load import Load
 
 pytestmark = pytest.mark.integration
@@ -16,12 +16,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("apply"))
-    try:
-        made.up()
+    with raised(tmp_path_factory.mktemp("apply")) as made:
         yield made
-    finally:
-        made.close()
 
 
 def redis_pids(cluster: Cluster) -> dict[str, int]:

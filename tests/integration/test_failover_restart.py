@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, is_healthy, until
+from cluster_tool import SLOT_COUNT, Cluster, is_healthy, raised, until
 from load import Load
 from verbs import loaded
 
@@ -16,12 +16,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for tests after which it is whole."""
-    made = Cluster(tmp_path_factory.mktemp("rolling"))
-    try:
-        made.up()
+    with raised(tmp_path_factory.mktemp("rolling")) as made:
         yield made
-    finally:
-        made.close()
 
 
 def ended(cluster: Cluster, *arguments: str, status: int = 0) -> str:

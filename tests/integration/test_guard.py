@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster, kill, until
+from cluster_tool import NODE_NAMES, Cluster, kill, raised, until
 from verbs import assert_forgotten
 
 pytestmark = pytest.mark.integration
@@ -21,24 +21,17 @@ SLOW_MS = 20_000
 QUICK_MS = 1500
 
 
-def raised(folder: Path, **options: Any) -> Iterator[Cluster]:
-    made = Cluster(folder, **options)
-    try:
-        made.up()
-        yield made
-    finally:
-        made.close()
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    yield from raised(tmp_path_factory.mktemp("guard"), handoff=False, node_timeout_ms=SLOW_MS)
+    with raised(tmp_path_factory.mktemp("guard"), handoff=False, node_timeout_ms=SLOW_MS) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster without persistence."""
-    yield from raised(tmp_path_factory.mktemp("forgetful"), persistence={"mode": "none"})
+    with raised(tmp_path_factory.mktemp("forgetful"), persistence={"mode": "none"}) as made:
+        yield made
 
 
 def told(cluster: Cluster, **options: Any) -> Cluster:

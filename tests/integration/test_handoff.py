@@ -17,10 +17,9 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, kill, masters_in, nodes_in, until
+from cluster_tool import SLOT_COUNT, Cluster, kill, masters_in, nodes_in, raised, until
 from load import Load
 from redis.crc import key_slot
 
@@ -31,31 +30,25 @@ SLOW_MS = 15_000
 SLACK_S = 2.0
 
 
-def raised(folder: Path, **options: Any) -> Iterator[Cluster]:
-    made = Cluster(folder, **options)
-    try:
-        made.up()
-        yield made
-    finally:
-        made.close()
-
-
 @pytest.fixture(scope="module")
 def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster in which Redis itself notices nothing while a test runs; one test kills each of its masters."""
-    yield from raised(tmp_path_factory.mktemp("doomed"), node_timeout_ms=SLOW_MS, memory={"max": "256mb"})
+    with raised(tmp_path_factory.mktemp("doomed"), node_timeout_ms=SLOW_MS, memory={"max": "256mb"}) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Another one, for those without a hand-off, and for two that need three between them."""
-    yield from raised(tmp_path_factory.mktemp("patient"), node_timeout_ms=SLOW_MS)
+    with raised(tmp_path_factory.mktemp("patient"), node_timeout_ms=SLOW_MS) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster in which Redis notices soon what the hand-off leaves to it."""
-    yield from raised(tmp_path_factory.mktemp("quick"))
+    with raised(tmp_path_factory.mktemp("quick")) as made:
+        yield made
 
 
 def rested(cluster: Cluster) -> tuple[str, str]:

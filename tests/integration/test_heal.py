@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster, is_alive, kill, until
+from cluster_tool import NODE_NAMES, Cluster, is_alive, kill, raised, until
 from verbs import after_lines, cut, journal_of, killed
 
 from conftest import MakeCluster
@@ -25,12 +25,8 @@ LEAST_CUTS = 4
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for the tests after which it is whole again by itself."""
-    made = Cluster(tmp_path_factory.mktemp("heal"))
-    try:
-        made.up()
+    with raised(tmp_path_factory.mktemp("heal")) as made:
         yield made
-    finally:
-        made.close()
 
 
 def ids_of(cluster: Cluster) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from chain import chained
-from cluster_tool import Cluster, kill
+from cluster_tool import Cluster, kill, raised
 from load import Load
 from verbs import ids_of
 
@@ -18,12 +18,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("moves"), hosts=places(31, 32, 33))
-    try:
-        made.up()
+    with raised(tmp_path_factory.mktemp("moves"), hosts=places(31, 32, 33)) as made:
         yield made
-    finally:
-        made.close()
 
 
 def places(*numbers: int) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster
+from cluster_tool import NODE_NAMES, Cluster, raised
 from load import Load
 
 from conftest import MakeCluster
@@ -34,12 +34,8 @@ def server(version: str) -> str:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("upgrade"), engine={"version": OLD})
-    try:
-        made.up()
+    with raised(tmp_path_factory.mktemp("upgrade"), engine={"version": OLD}) as made:
         yield made
-    finally:
-        made.close()
 
 
 def versions(cluster: Cluster) -> set[str]:

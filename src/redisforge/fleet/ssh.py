@@ -237,13 +237,13 @@ class SshTransport:
         line = ssh_scripts.launch_line(mark, math.ceil(timeout_s) + _REMOTE_SLACK_S, argv)
         limit_s = self._connection.limits.connect_s
         deadline = time.monotonic() + limit_s
-        was_lost = False
+        was_lost, refused = False, 0
         while True:
             opened = self._connection.opened_count
             connection = await self._connection.get()
             import asyncssh  # here the connection has imported it already, without keeping anybody waiting
 
-            exchanges = 2 + CONNECT_ROUND_TRIPS * (self._connection.opened_count - opened)
+            exchanges = 2 + refused + CONNECT_ROUND_TRIPS * (self._connection.opened_count - opened)
             try:
                 async with asyncio.timeout(limit_s):
                     process = await connection.create_process(line, encoding=None)
@@ -254,6 +254,7 @@ class SshTransport:
                     was_lost = True
                     continue
                 if not connection.is_closed() and error.code in _NO_ROOM and time.monotonic() < deadline:
+                    refused += 1
                     await asyncio.sleep(_ROOM_PAUSE_S)
                     continue
                 raise ssh_errors.lost(self._connection.target, f"the start of {argv[0]}", str(error)) from error

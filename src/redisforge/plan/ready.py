@@ -58,7 +58,7 @@ def _silent_owners(facts: Facts, missing: tuple[SlotRange, ...]) -> tuple[str, .
     a server that does one long thing answers nobody meanwhile. Within the node timeout it is back, or has failed."""
     peers = [peer for node in facts.reachable_nodes() for peer in node.peers if facts.node_by_id(peer.id) is None]
     failed = {peer.id for peer in peers if peer.is_failed}
-    alive = [peer for peer in peers if peer.slots and peer.id not in failed]
+    alive = [peer for peer in peers if peer.id not in failed and subtract(missing, peer.slots) != missing]
     if not missing or subtract(missing, merge(r for peer in alive for r in peer.slots)):
         return ()
     return tuple(sorted({f"{peer.address}:{peer.port}" for peer in alive}))

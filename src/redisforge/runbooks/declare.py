@@ -109,6 +109,11 @@ def _edit(topology: Topology, changed: Callable[[str], str | None], *, by_hand: 
     return (f"{path} {done}",)
 
 
+def engine_version(topology: Topology) -> dict[tuple[str, ...], str]:
+    """The option that declares the version of the engine."""
+    return {("engine", "version"): f'"{topology.engine.version}"'}
+
+
 def external_nodes(topology: Topology) -> tuple[AdoptedNode, ...]:
     """The nodes as `external.nodes` lists them; what follows from the address or from `hosts` is not said."""
     declared = {host.name: host for host in topology.hosts}

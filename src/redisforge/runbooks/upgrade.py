@@ -26,6 +26,7 @@ from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older, upgrade_phase
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.cluster import REMOTE_PYTHON, Cluster
+from redisforge.runbooks.declare import engine_version
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.placed import placed_nodes
 from redisforge.runbooks.preflight import check_configuration
@@ -77,7 +78,7 @@ def upgrade_verb(cluster: Cluster, asked: Engine, progress: Progress, *, force: 
         planner=planner,
         units=units,
         result=result,
-        declares=lambda topology: {("engine", "version"): f'"{topology.engine.version}"'},
+        declares=engine_version,
         notices=notices,
         prepare=prepare,
         recover=recover,

@@ -14,6 +14,7 @@ from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older
 from redisforge.plan.upgrade_external import upgrade_external_phase
 from redisforge.runbooks.change import Verb
+from redisforge.runbooks.declare import engine_version
 from redisforge.runbooks.external import service_units
 
 _NOT_TRIED = "the data was not tried with the new version: its program is not RedisForge's to start"
@@ -55,7 +56,7 @@ def external_upgrade_verb(topology: Topology, asked: Engine, *, force: bool) -> 
         planner=planner,
         units=units,
         result=result,
-        declares=lambda topology: {("engine", "version"): f'"{topology.engine.version}"'},
+        declares=engine_version,
         notices=notices,
         keeps_nodes=True,
     )

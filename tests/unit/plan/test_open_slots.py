@@ -218,9 +218,9 @@ class World:
         self.importing.pop(name, None)
 
     def is_last_to_know(self, name: str) -> bool:
-        """Whether nobody would know any more of the keys that this node holds: a roll back has closed the other end."""
-        open_at = {*self.migrating, *self.importing}
-        return open_at == {name} and name not in self.claims and bool(self.data[name])
+        """Whether this is a target with keys whose other end a roll back has closed: nobody else knows of them."""
+        is_alone = not self.migrating and set(self.importing) == {name}
+        return is_alone and name not in self.claims and bool(self.data[name])
 
     def classic_move(self) -> Iterator[None]:
         """S to T, step by step."""
