@@ -100,16 +100,19 @@ _INTERRUPTED = "interrupted; what runs goes on running, and the same command goe
 def main() -> None:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A background job of a script: Ctrl-C stays away from it, but asyncio, and so SIGTERM, needs this handler.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run())
 
 
 def _stop(_number: int, frame: FrameType | None) -> None:
-    """SIGTERM is as Ctrl-C: a background job of a script ignores SIGINT, and must hear of `lock release`, too."""
+    """SIGTERM is as Ctrl-C, which not everybody hears: `lock release` asks with it. Within an event loop the handler is
+    asyncio's own, which lets the tasks clean up."""
     on_interrupt = signal.getsignal(signal.SIGINT)
-    if callable(on_interrupt):  # within an event loop: asyncio's own, which lets the tasks clean up
+    if callable(on_interrupt):
         on_interrupt(signal.SIGINT, frame)
-    else:
-        raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -42,8 +42,8 @@ class Control:
             KeyboardInterrupt: the second of them came while the block was at work.
         """
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
             loop.add_signal_handler(number, self._on_signal, asyncio.current_task())
         try:
             yield
@@ -52,8 +52,9 @@ class Control:
                 raise KeyboardInterrupt from None
             raise
         finally:
-            for number in numbers:
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, handler)
 
     def _on_signal(self, task: asyncio.Task[object] | None) -> None:
         if not self._asked_to_stop:
