@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from cluster_tool import SLOT_COUNT, Cluster, is_healthy, raised, until
 from load import Load
 from verbs import loaded
+
+from redisforge.model.steps import Promote
+from redisforge.runbooks.cluster import open_cluster
+from redisforge.runbooks.observe import Observer
+from redisforge.runbooks.work import Worker
 
 pytestmark = pytest.mark.integration
 
@@ -47,6 +54,29 @@ def test_a_failover_is_not_noticed_and_asked_again_does_nothing(cluster: Cluster
     assert (nodes[replica]["role"], nodes[master]["role"]) == ("master", "replica")
     assert "nothing to do" in again
     assert replica in cluster.masters()
+    assert_whole(cluster)
+
+
+def test_who_was_elected_while_it_was_asked_has_taken_over(cluster: Cluster) -> None:
+    """An election or a keeper may be faster than the command: the node then refuses it, and all is as it was
+    wanted. (That another refusal fails is in tests/unit/runbooks/test_worker.py.)"""
+    master, replica = cluster.pair()
+    opened = open_cluster(cluster.home, cluster.name)
+
+    async def promote(*modes: Literal["handover", "force", "takeover"]) -> None:
+        async with Observer(opened) as observer:
+            for mode in modes:
+                step = Promote(node=replica, mode=mode, why="a test")
+                await Worker(opened, observer.asker, {}).do(step, await observer.look())
+
+    with cluster.node_client(replica) as client:
+        client.execute_command("CLUSTER FAILOVER")
+        until(lambda: client.execute_command("ROLE")[0] == "master", "the replica took over")
+    asyncio.run(promote("handover", "force", "takeover"))
+
+    assert replica in cluster.masters()
+    assert master not in cluster.masters()
+    cluster.await_health()
     assert_whole(cluster)
 
 

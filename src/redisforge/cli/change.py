@@ -120,10 +120,8 @@ def confirm(cluster: Cluster, verb: Verb, question: str, *, as_json: bool) -> No
 
 def show(report: ChangeReport) -> None:
     """The report in a line or two."""
-    if report.phases:
-        typer.echo(f"{report.cluster}: {report.verb} {report.what}: done in {report.seconds:.2f} s")
-    else:
-        typer.echo(f"{report.cluster}: {report.verb} {report.what}: nothing to do")
+    outcome = f"done in {report.seconds:.2f} s" if report.phases else "nothing to do"
+    typer.echo(f"{report.cluster}: {f'{report.verb} {report.what}'.rstrip()}: {outcome}")
     for notice in report.notices:
         typer.echo(f"  {notice}")
     if report.probe:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import sys
 from asyncio import CancelledError
 from collections.abc import Sequence
@@ -102,6 +103,13 @@ def without_secrets(words: Sequence[str]) -> tuple[str, ...]:
             shown.append(_SECRET_IN_WORD.sub(r"\1***", _URL_LOGIN.sub(r"\1***@", word)))
         hide_next = is_secret and not separator
     return tuple(shown)
+
+
+def command_line(otherwise: str) -> str:
+    """The command line of this process, for whoever is to repeat it; `otherwise` within a program of somebody else."""
+    program = Path(sys.argv[0])
+    is_ours = "redisforge" in (program.name, program.parent.name)
+    return shlex.join(("redisforge", *without_secrets(sys.argv[1:]))) if is_ours else otherwise
 
 
 def _opened(path: Path) -> int:

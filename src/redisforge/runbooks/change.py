@@ -19,7 +19,7 @@ import msgspec
 
 from redisforge.errors import AbortedError, RedisForgeError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
-from redisforge.fleet.journal import Journal
+from redisforge.fleet.journal import Journal, command_line
 from redisforge.model.facts import Facts
 from redisforge.model.report import ChangeReport, ProbeReport
 from redisforge.model.steps import Plan
@@ -109,7 +109,9 @@ def change(cluster: Cluster, verb: Verb, allowance: Allowance, progress: Progres
         journal = Journal(Path(cluster.layout.journal), verb=verb.name, user=getpass.getuser())
         journal.write("begin", what=verb.what)
         try:
-            report = asyncio.run(_carry_out(cluster, verb, allowance, Account(journal, progress, verb.command), held))
+            report = asyncio.run(
+                _carry_out(cluster, verb, allowance, Account(journal, progress, command_line(verb.command)), held)
+            )
         except BaseException as error:
             journal.write_end(error, what=verb.what, seconds=time.monotonic() - began)
             raise

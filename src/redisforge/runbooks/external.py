@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from redisforge.errors import UsageError
-from redisforge.fleet.journal import Journal
+from redisforge.fleet.journal import Journal, command_line
 from redisforge.fleet.lock import cluster_lock
 from redisforge.model.facts import Facts
 from redisforge.model.layout import ClusterLayout
@@ -81,7 +81,7 @@ def plan_heal(topology: Topology, passwords: Mapping[str, Secret], layout: Clust
 async def _converge(cluster: Cluster, journal: Journal, progress: Progress) -> tuple[tuple[str, float], ...]:
     async with Observer(cluster, with_listing=True) as observer:
         facts = await observer.look()
-        runner = Runner(cluster, observer, {}, Account(journal, progress))
+        runner = Runner(cluster, observer, {}, Account(journal, progress, command_line("redisforge up")))
         phases, _ = await converge(
             runner,
             lambda seen: next_phase(cluster.topology, seen, Wishes()),

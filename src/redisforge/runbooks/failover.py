@@ -20,7 +20,7 @@ def failover_verb(node: str, *, heir: str = "", mode: Mode = "handover") -> Verb
         wanted = Failover(node=named, heir=to, mode=mode)
         return lambda seen: failover_phase(topology, seen, wanted)
 
-    what = f"{node}{f' to {heir}' if heir else ''}{'' if mode == 'handover' else f' ({mode})'}"
+    what = f"{node}{f' --to {heir}' if heir else ''}{'' if mode == 'handover' else f' --{mode}'}"
     return Verb(name="failover", what=what, planner=planner, keeps_nodes=True)
 
 

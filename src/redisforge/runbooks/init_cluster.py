@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from redisforge.errors import GateError, NodeError, RefusedError, UsageError
-from redisforge.fleet.journal import Journal
+from redisforge.fleet.journal import Journal, command_line
 from redisforge.fleet.runtime import NoRuntime
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.layout import ClusterLayout
@@ -96,7 +96,7 @@ async def _form(wanted: Formation, progress: Progress) -> Formed:
     with tempfile.TemporaryDirectory(prefix="redisforge-") as folder:
         journal = Journal(Path(folder, "journal.jsonl"), verb="init-cluster", user=getpass.getuser())
         async with Observer(cluster, login=wanted.login, with_listing=True) as observer:
-            runner = Runner(cluster, observer, {}, Account(journal, progress, "redisforge init-cluster"))
+            runner = Runner(cluster, observer, {}, Account(journal, progress, command_line("redisforge init-cluster")))
             while phase := next_phase(topology, facts, Wishes()):
                 if len(done) >= _ROUND_LIMIT:
                     raise GateError(f"no end after {_ROUND_LIMIT} phases", why=f"the last one was: {done[-1]}")

@@ -28,7 +28,7 @@ def restart_verb(names: tuple[str, ...], *, force: bool = False) -> Verb:
         return lambda seen: restart_phase(topology, seen, wanted)
 
     return Verb(
-        name="restart", what=", ".join(names) or "all nodes", planner=planner, needs_units=True, restarts=True,
+        name="restart", what=" ".join(names), planner=planner, needs_units=True, restarts=True,
         keeps_nodes=True,
     )  # fmt: skip
 

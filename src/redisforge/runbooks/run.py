@@ -56,7 +56,7 @@ class Account(NamedTuple):
 
     journal: Journal
     progress: Progress
-    again: str = "redisforge up"
+    again: str
 
 
 class Runner:

@@ -21,7 +21,7 @@ import msgspec
 
 from redisforge.errors import GateError, NotFoundError, RedisForgeError, RefusedError, SecretError, UnhealthyError
 from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
-from redisforge.fleet.journal import Journal
+from redisforge.fleet.journal import Journal, command_line
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.report import SmokeReport
@@ -253,7 +253,7 @@ async def _converge(
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)
         if any(unit.state is not UnitState.ABSENT for unit in facts.units.values()):
             await _tell_keepers(cluster, units, journal, progress)
-        runner = Runner(cluster, observer, units, Account(journal, progress))
+        runner = Runner(cluster, observer, units, Account(journal, progress, command_line("redisforge up")))
         try:
             wishes, shared = _wishes(wanted, units), dict[str, int]()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from asyncio import CancelledError
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from redisforge.errors import GateError
 from redisforge.fleet import journal as journal_module
-from redisforge.fleet.journal import Journal, rotated, without_secrets
+from redisforge.fleet.journal import Journal, command_line, rotated, without_secrets
 
 LOGIN_URL = "rediss://app:{}@host:6379/0"
 
@@ -117,3 +118,15 @@ def test_how_a_run_ended(path: Path, error: BaseException | None, result: str) -
 )
 def test_words_that_may_be_passwords_are_hidden(words: tuple[str, ...], shown: tuple[str, ...]) -> None:
     assert without_secrets(words) == shown
+
+
+@pytest.mark.parametrize("program", ["/opt/bin/redisforge", "/opt/lib/redisforge/__main__.py"])
+def test_the_words_that_repeat_a_run(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """As a shell takes them; without passwords."""
+    monkeypatch.setattr(sys, "argv", [program, "failover", "redis-2", "--takeover", "-c", "my cluster"])
+    assert command_line("else") == "redisforge failover redis-2 --takeover -c 'my cluster'"
+
+
+def test_within_another_program_its_words_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "tests"])
+    assert command_line("redisforge up") == "redisforge up"
