@@ -111,6 +111,10 @@ class Runner:
         self._progress(f"{phase.title}: {seconds:.2f} s")
         return seen
 
+    async def look_again(self) -> Facts:
+        """The facts of this moment, after something was not as it had been seen."""
+        return await self._observer.look(fresh_units=True, always_probe=True)
+
     async def _steps(self, steps: Sequence[Step], facts: Facts) -> None:
         """Steps of one target keep their order; different targets go at the same time; Units start together."""
         starts = [step for step in steps if isinstance(step, StartUnit)]
@@ -124,7 +128,9 @@ class Runner:
         others = [step for step in steps if not isinstance(step, StartUnit | MoveSlots | MendSlots)]
         by_target = groupby(sorted(others, key=target_of), key=target_of)
         sequences = [list(group) for _, group in by_target]
-        await asyncio.gather(*(self._sequence(sequence, facts) for sequence in sequences))
+        ended = await asyncio.gather(*(self._sequence(each, facts) for each in sequences), return_exceptions=True)
+        if failed := next((outcome for outcome in ended if outcome is not None), None):
+            raise failed  # when all others are done, so that nothing goes on behind the next look
 
     async def _sequence(self, steps: Sequence[UnitStep | NodeStep], facts: Facts) -> None:
         for step in steps:
