@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -73,6 +74,27 @@ def test_what_is_exported_is_started_formed_and_used(exported: Exported) -> None
     assert adopted.status == 0, str(adopted)
     report = exported.run("status", "--json", "--cluster", "adopted").json()
     assert (report["cluster"]["state"], len(report["nodes"])) == ("ok", 6)
+
+
+def test_the_readme_forms_the_cluster_with_the_engines_own_client(exported: Exported) -> None:
+    """Its commands, at a shell; redis-cli shows what it would do and asks."""
+    assert exported.export("systemd").status == 0
+    exported.place()
+    exported.start()
+    nodes = [(HOSTS[host], exported.ports.first + number) for host in HOSTS for number in (0, 1)]
+    until(lambda: all(listens(*node) for node in nodes), "all nodes listen")
+    blocks = re.findall(r"(?:^ {4}.*\n)+", (exported.out / "README.md").read_text(), re.MULTILINE)
+    typed = next(block for block in blocks if "redis-cli" in block)
+    path = f"{Path(exported.engine.cli_path).parent}:{os.environ['PATH']}"
+    formed = subprocess.run(
+        ("sh", "-e", "-c", typed), cwd=exported.out, env={**os.environ, "PATH": path}, input="yes\n",
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    said = formed.stdout + formed.stderr
+    assert not any(secret in said for secret in exported.secrets().values())
+    assert formed.returncode == 0, said
+    assert "All 16384 slots covered" in said
+    until(lambda: exported.serves("127.0.0.11"), "the primary endpoint serves every shard")
 
 
 def test_secrets_are_closed_and_kept(exported: Exported) -> None:
