@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import Iterator
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 import pytest
 from cluster_tool import SLOT_COUNT, Cluster, is_healthy, raised, until
 from load import Load
-from verbs import loaded
+from verbs import killed, loaded
 
 from redisforge.model.steps import Promote
 from redisforge.runbooks.cluster import open_cluster
@@ -135,6 +136,28 @@ def test_a_restart_that_was_killed_is_finished_by_the_next(cluster: Cluster) -> 
         report = load.stop()
     report.check_nothing_lost()
     assert sum(node["slot_count"] for node in cluster.masters().values()) == SLOT_COUNT
+    assert_whole(cluster)
+
+
+def test_status_names_a_replica_that_a_killed_restart_left_unread(cluster: Cluster) -> None:
+    _, replica = cluster.pair()
+    reader = next(
+        endpoint["user"] for endpoint in json.loads(cluster.record())["endpoints"] if endpoint["name"] == "reader"
+    )
+    before = cluster.pid(replica)
+
+    with cluster.node_client(replica) as client:
+        killed(
+            cluster, "restart", replica, when=lambda _: client.execute_command("ACL", "DRYRUN", reader, "PING") != "OK"
+        )
+    told = cluster.status()
+
+    assert cluster.pid(replica) == before, "it was killed before it could restart the replica"
+    (unread,) = (problem for problem in told["problems"] if problem["where"] == replica)
+    assert "gets no reads from the reader endpoints" in unread["what"]
+    assert f"`redisforge up -c {cluster.name}` gives the reads back" in unread["next_step"]
+    assert not is_healthy(told)
+    cluster.up()
     assert_whole(cluster)
 
 

@@ -27,6 +27,7 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
         *_slots(topology, facts),
         *(_as_expected(topology, problem) for problem in _units(topology, facts)),
         *_nodes(topology, facts),
+        *_unread(topology, facts),
         *_shards(topology, facts),
         *crowded(topology, facts),
         *_endpoints(topology, facts),
@@ -125,6 +126,18 @@ def _nodes(topology: Topology, facts: Facts) -> Iterator[Problem]:
             yield Problem(
                 severity="warning", where=node.name, what=f"uses {percent} % of its memory limit",
                 next_step="raise memory.max, or add shards",
+            )  # fmt: skip
+
+
+def _unread(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    """Nodes that a verb has taken out of the reader endpoints and not put back. Who is out of sync has a Problem of its
+    own; who stands on a host in maintenance is meant to rest."""
+    for node in facts.reachable_nodes():
+        if node.refuses_reads and (node.master_link_up or node.slots) and node.name not in topology.resting:
+            yield Problem(
+                severity="warning", where=node.name,
+                what="gets no reads from the reader endpoints: a verb took it out, and is not done or was cut off",
+                next_step="if no verb runs, `redisforge up` gives the reads back",
             )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ class Observer:
             timeout_s=timeout_s,
             with_listing=with_listing,
             settings=settings,
-            reading_users=cluster.topology.reading_users if with_listing else (),
+            reading_users=cluster.topology.reading_users,
         )
         self._units: dict[str, UnitFacts] = {}
         self._units_at_s = float("-inf")

@@ -97,6 +97,20 @@ CASES: tuple[tuple[str, Edit, str, str, str], ...] = (
         "redis-2",
         "uses 95 % of its memory limit",
     ),
+    (
+        "a replica that refuses reads",
+        node_with(REPLICA, refuses_reads=True),
+        "warning",
+        REPLICA,
+        "gets no reads from the reader endpoints",
+    ),
+    (
+        "it was elected since",
+        node_with("redis-1", refuses_reads=True),
+        "warning",
+        "redis-1",
+        "gets no reads from the reader endpoints",
+    ),
     ("no replica", gone(REPLICA), "warning", "redis-1", "has 0 of 1 replicas"),
     (
         "far behind",
@@ -132,9 +146,18 @@ def test_what_is_wrong_is_said(edit: Edit, severity: str, where: str, what: str)
         all_of(node_with("redis-1", replication_offset=65 * MIB), node_with(REPLICA, replication_offset=MIB)),
         all_of(node_with("redis-1", replication_offset=0), node_with(REPLICA, replication_offset=9 * MIB)),
         node_with("redis-1", listed=()),
+        node_with(REPLICA, refuses_reads=False),
         unit_with("redis-1", restart_count=7),
     ],
-    ids=["at the limit", "no limit", "a little behind", "read before its master", "proxies", "restarts of the past"],
+    ids=[
+        "at the limit",
+        "no limit",
+        "a little behind",
+        "read before its master",
+        "proxies",
+        "it takes reads",
+        "restarts of the past",
+    ],
 )
 def test_what_is_usual_is_no_problem(edit: Edit) -> None:
     assert diagnose(TOPOLOGY, edit(TOPOLOGY, FORMED)) == ()
@@ -147,6 +170,16 @@ def test_one_cause_is_not_told_twice() -> None:
         ("main", "critical"),
         ("redis-1", "critical"),
     ]
+
+
+def test_who_refuses_reads_is_named_unless_its_host_rests_or_its_link_is_down() -> None:
+    facts = node_with(REPLICA, refuses_reads=True)(TOPOLOGY, FORMED)
+    (problem,) = diagnose(TOPOLOGY, facts)
+    assert (problem.where, problem.severity) == (REPLICA, "warning")
+    assert "`redisforge up` gives the reads back" in problem.next_step
+    assert diagnose(replace(TOPOLOGY, maintenance=(TOPOLOGY.node(REPLICA).host,)), facts) == ()
+    (unlinked,) = diagnose(TOPOLOGY, node_with(REPLICA, refuses_reads=True, master_link_up=False)(TOPOLOGY, FORMED))
+    assert "has lost its link to its master" in unlinked.what
 
 
 def everything_gone(state: UnitState) -> Edit:
