@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -256,6 +257,20 @@ async def test_every_unit_has_a_log_of_its_own(subject: Subject) -> None:
     paths = [subject.runtime.log_path(name) for name in ("one", "two")]
     assert all(paths)
     assert len(set(paths)) == 2
+
+
+@pytest.mark.parametrize("subject", ["process", "docker"], indirect=True)
+async def test_the_command_that_an_operator_is_told_stops_a_unit_for_good(subject: Subject) -> None:
+    await subject.runtime.start([subject.unit("one"), subject.unit("two")])
+    before = await running(subject.runtime, "one", "two")
+
+    stray = subject.runtime.as_stray(before["one"])
+    await asyncio.to_thread(subprocess.run, stray.stop_command, check=True, timeout=60, capture_output=True)
+
+    assert (stray.unit, stray.host) == (before["one"], "this machine")
+    after = await subject.runtime.observe()
+    assert (after["one"].state, after["one"].pid, after["one"].keeper_pid) == (UnitState.STOPPED, 0, 0)
+    assert after["two"] == before["two"]
 
 
 # Only processes: Units in memory have no files and no programs.

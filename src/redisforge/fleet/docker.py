@@ -18,7 +18,7 @@ from redisforge.fleet.docker_look import docker_problem
 from redisforge.fleet.docker_reading import read_units
 from redisforge.fleet.runtime import PERMIT, UNITS_FOLDER, UnitFolders
 from redisforge.fleet.transport import CommandResult, Transport
-from redisforge.model.facts import UnitFacts
+from redisforge.model.facts import Stray, UnitFacts
 from redisforge.model.images import DOCKER_FLOOR, own_version
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Container, Unit, UnitFile
@@ -108,6 +108,10 @@ class DockerRuntime(UnitFolders):
     def log_command(self, name: str) -> tuple[str, ...]:
         """See Runtime.log_command."""
         return ("sh", "-c", scripts.LOGS, "redisforge-logs", self.container_name(name))
+
+    def as_stray(self, unit: UnitFacts) -> Stray:
+        """See Runtime.as_stray. A container that was stopped so is not started again with its host."""
+        return self._stray(unit, ("docker", "stop", self.container_name(unit.name)))
 
     def container_name(self, unit_name: str) -> str:
         """The name of a Unit's container."""

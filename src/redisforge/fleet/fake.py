@@ -9,7 +9,7 @@ import msgspec
 
 from redisforge.errors import HostError
 from redisforge.fleet.transport import CommandResult, Incoming, Outgoing
-from redisforge.model.facts import UnitFacts, UnitState
+from redisforge.model.facts import Stray, UnitFacts, UnitState
 from redisforge.model.unit import Unit, UnitFile
 
 Answer = Callable[[tuple[str, ...]], CommandResult]
@@ -160,6 +160,10 @@ class FakeRuntime:
     def log_command(self, name: str) -> tuple[str, ...]:
         """See Runtime.log_command."""
         return ("true", name)
+
+    def as_stray(self, unit: UnitFacts) -> Stray:
+        """See Runtime.as_stray. There is no command that would reach it."""
+        return Stray(unit=unit, host=FakeTransport.host, stop_command=("true", unit.name))
 
 
 def _absent(name: str) -> UnitFacts:

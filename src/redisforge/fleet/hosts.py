@@ -14,7 +14,7 @@ import msgspec
 from redisforge.errors import HostError, UnreachableError
 from redisforge.fleet.runtime import Runtime
 from redisforge.fleet.transport import Transport
-from redisforge.model.facts import UnitFacts, UnitState
+from redisforge.model.facts import Stray, UnitFacts, UnitState
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Unit
 
@@ -33,7 +33,10 @@ class HostsRuntime:
 
     def __init__(self, sites: Sequence[Site], places: Mapping[str, Site]) -> None:
         self._sites = tuple(sites)
+        self._declared = dict(places)
         self._places = dict(places)
+        self._own_names: dict[str, str] = {}
+        """What a Unit is called on its site, for those that `observe` had to tell from another of that name."""
 
     async def check(self, units: Sequence[Unit]) -> None:
         """See Runtime.check. Every site is asked before an error is raised; one that cannot be reached is left out."""
@@ -81,16 +84,31 @@ class HostsRuntime:
         await self._over(names, lambda site, here: site.runtime.stop(here))
 
     async def observe(self) -> dict[str, UnitFacts]:
-        """See Runtime.observe. The Units of a site that cannot be reached are UNKNOWN, with the reason."""
+        """See Runtime.observe. The Units of a site that cannot be reached are UNKNOWN, with the reason.
+
+        A Unit is the one of that name at its declared place. Another one elsewhere is called NAME@SITE, here and in the
+        names that the other methods take.
+        """
         seen = await asyncio.gather(*(_seen(site) for site in self._sites))
         units: dict[str, UnitFacts] = {}
+        elsewhere: list[tuple[Site, UnitFacts]] = []
         for site, found in zip(self._sites, seen, strict=True):
             if isinstance(found, HostError):
-                declared = [name for name, place in self._places.items() if place is site]
-                units |= {name: _unknown(name, found) for name in declared}
-            else:
-                self._places |= dict.fromkeys(found, site)
-                units |= found
+                here = [name for name, place in self._places.items() if place is site]
+                units |= {name: _unknown(name, found) for name in here}
+                continue
+            for name, unit in found.items():
+                home, known = self._declared.get(name), units.get(name)
+                if home is site or (home is None and (known is None or known.state is UnitState.UNKNOWN)):
+                    self._places[name] = site
+                    units[name] = unit
+                else:
+                    elsewhere.append((site, unit))
+        for site, unit in elsewhere:
+            if not _may_be_same(units.get(unit.name), unit):
+                name = f"{unit.name}@{site.name}"
+                self._places[name], self._own_names[name] = site, unit.name
+                units[name] = msgspec.structs.replace(unit, name=name)
         return units
 
     async def note_election(self, elected: str, replaced: str) -> None:
@@ -108,11 +126,18 @@ class HostsRuntime:
 
     def log_path(self, name: str) -> str:
         """See Runtime.log_path. The path on the Unit's host."""
-        return self._at(name).runtime.log_path(name)
+        return self._at(name).runtime.log_path(self._own_name(name))
 
     def log_command(self, name: str) -> tuple[str, ...]:
         """See Runtime.log_command."""
-        return self._at(name).runtime.log_command(name)
+        return self._at(name).runtime.log_command(self._own_name(name))
+
+    def as_stray(self, unit: UnitFacts) -> Stray:
+        """See Runtime.as_stray."""
+        return self._at(unit.name).runtime.as_stray(msgspec.structs.replace(unit, name=self._own_name(unit.name)))
+
+    def _own_name(self, name: str) -> str:
+        return self._own_names.get(name, name)
 
     def _at(self, name: str) -> Site:
         """Where a Unit stands. Raises HostError for one that nobody declared and no site has."""
@@ -130,7 +155,7 @@ class HostsRuntime:
         by_site: dict[str, tuple[Site, list[str]]] = {}
         for name in names:
             site = self._at(name)
-            by_site.setdefault(site.name, (site, []))[1].append(name)
+            by_site.setdefault(site.name, (site, []))[1].append(self._own_name(name))
         outcomes = await asyncio.gather(*(work(site, here) for site, here in by_site.values()), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         for failure in failures:
@@ -145,6 +170,18 @@ async def _seen(site: Site) -> dict[str, UnitFacts] | HostError:
         return await site.runtime.observe()
     except HostError as error:
         return error
+
+
+def _may_be_same(declared: UnitFacts | None, found: UnitFacts) -> bool:
+    """Whether what was found away from a Unit's place may be the Unit itself: two sites can be one machine, and what
+    stands on a site that cannot be reached nobody knows."""
+
+    def traits(unit: UnitFacts) -> tuple[int, int, float, str]:
+        return unit.pid, unit.keeper_pid, unit.started_at_s, unit.node_id
+
+    if declared is None:
+        return False
+    return declared.state is UnitState.UNKNOWN or traits(declared) == traits(found)
 
 
 def _unknown(name: str, error: HostError) -> UnitFacts:

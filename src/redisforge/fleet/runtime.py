@@ -12,8 +12,8 @@ from typing import Protocol
 import msgspec
 
 from redisforge.errors import HostError
-from redisforge.fleet.transport import Transport
-from redisforge.model.facts import UnitFacts
+from redisforge.fleet.transport import LocalTransport, Transport
+from redisforge.model.facts import Stray, UnitFacts
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Unit, UnitFile
 
@@ -86,6 +86,11 @@ class Runtime(Protocol):
         """The command that prints the whole of it on the Unit's host."""
         ...
 
+    def as_stray(self, unit: UnitFacts) -> Stray:
+        """A Unit that was observed here and should not run: where that is, and the command that stops it there, as
+        `stop` does."""
+        ...
+
 
 class UnitFolders:
     """What Units have on a disk, whoever runs them."""
@@ -138,6 +143,10 @@ class UnitFolders:
 
     def _below(self, unit_name: str, files: Iterable[UnitFile]) -> list[UnitFile]:
         return [msgspec.structs.replace(file, path=f"{UNITS_FOLDER}/{unit_name}/{file.path}") for file in files]
+
+    def _stray(self, unit: UnitFacts, stop_command: tuple[str, ...]) -> Stray:
+        host = "this machine" if isinstance(self._transport, LocalTransport) else self._transport.host
+        return Stray(unit=unit, host=host, stop_command=stop_command)
 
     async def _put(self, files: Sequence[UnitFile]) -> tuple[str, ...]:
         return await self._transport.place(self._layout.folder, files)
@@ -194,6 +203,10 @@ class ProcessRuntime(UnitFolders):
     def log_command(self, name: str) -> tuple[str, ...]:
         """See Runtime.log_command."""
         return ("cat", self.log_path(name))
+
+    def as_stray(self, unit: UnitFacts) -> Stray:
+        """See Runtime.as_stray."""
+        return self._stray(unit, (self._python, "-I", self._keeper_path, "stop", self._layout.unit(unit.name)))
 
     async def _place_programs(self) -> None:
         """The keeper last: it needs the others."""
@@ -262,6 +275,10 @@ class NoRuntime:
         """Nothing that could be printed."""
         del name
         return ("true",)
+
+    def as_stray(self, unit: UnitFacts) -> Stray:
+        """Nobody knows how it would be stopped."""
+        return Stray(unit=unit, host="", stop_command=())
 
 
 def _stamp(path: str) -> UnitFile:

@@ -62,6 +62,17 @@ class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Its keeper has seen it know other nodes. Unlike the nodes.conf, this survives the loss of the data folder."""
 
 
+class Stray(msgspec.Struct, frozen=True, kw_only=True):
+    """A Unit of the cluster that runs where the cluster has none of that name: a host that was lost may bring it back.
+
+    `stop_command` is for the operator, on `host` (in words).
+    """
+
+    unit: UnitFacts
+    host: str
+    stop_command: tuple[str, ...]
+
+
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
     """One line of CLUSTER NODES: how a node sees another, or itself."""
 
@@ -203,6 +214,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeFacts] = {}
     envoys: dict[str, EnvoyFacts] = {}
     endpoints: tuple[EndpointFacts, ...] = ()
+    strays: tuple[Stray, ...] = ()
+    """Those among the Units that run and are not declared."""
 
     def reachable_nodes(self) -> tuple[NodeFacts, ...]:
         """The nodes that answered, in the order of their names."""

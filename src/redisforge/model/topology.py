@@ -262,6 +262,11 @@ class Topology(msgspec.Struct, frozen=True):
         return tuple(node for node in self.nodes if node.managed)
 
     @property
+    def unit_names(self) -> frozenset[str]:
+        """The names of all nodes, whoever runs them, and Envoys."""
+        return frozenset(unit.name for unit in (*self.nodes, *self.envoys))
+
+    @property
     def reading_users(self) -> tuple[str, ...]:
         """The users of the endpoints that read from replicas: Envoy checks the health of nodes as these."""
         commands = EndpointKind.COMMANDS

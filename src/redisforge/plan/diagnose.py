@@ -12,6 +12,7 @@ from redisforge.model.slots import count, describe, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.gates import agreed, stale_envoys
 from redisforge.plan.roles import crowded
+from redisforge.plan.strays import strays
 from redisforge.plan.view import ALL_SLOTS, replicas_of, served_slots
 
 _MEMORY_WARNING_RATIO = 0.9
@@ -20,7 +21,8 @@ _LAG_WARNING_BYTES = 64 * 1024 * 1024
 
 def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
     """Every problem, the critical ones first."""
-    if not facts.reachable_nodes() and not any(unit.pid for unit in facts.units.values()):
+    declared = topology.unit_names
+    if not facts.reachable_nodes() and not any(unit.pid for name, unit in facts.units.items() if name in declared):
         what = "nothing of this cluster runs"
         return (Problem(severity="critical", where=topology.name, what=what, next_step="`redisforge up` starts it"),)
     problems = (
@@ -31,6 +33,7 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
         *_shards(topology, facts),
         *crowded(topology, facts),
         *_endpoints(topology, facts),
+        *strays(facts),
     )
     return tuple(sorted(problems, key=lambda problem: problem.severity != "critical"))
 

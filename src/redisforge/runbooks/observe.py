@@ -10,7 +10,7 @@ import msgspec
 
 from redisforge.envoy.admin import observe_envoy
 from redisforge.errors import HostError
-from redisforge.model.facts import EndpointFacts, EnvoyFacts, Facts, NodeFacts, UnitFacts, UnitState
+from redisforge.model.facts import EndpointFacts, EnvoyFacts, Facts, NodeFacts, Stray, UnitFacts, UnitState
 from redisforge.model.slots import key_in
 from redisforge.model.topology import EnvoyInstance, UserRole
 from redisforge.plan import gates
@@ -26,6 +26,8 @@ _UNITS_LONGEST_S = 3.0
 _UNITS_COST = 10
 """While every node does what was last seen of its Unit, a look at the Units is reused for as many times what it took:
 over SSH, and with Docker, it takes longer than everything else."""
+
+_IDLE = (UnitState.ABSENT, UnitState.STOPPED, UnitState.UNKNOWN)
 
 
 class Observer:
@@ -71,7 +73,7 @@ class Observer:
         facts = Facts(observed_at_s=time.time(), units=units, nodes=nodes)
         if not always_probe and not gates.settled(self._cluster.topology, facts):
             endpoints = await self._look_at_endpoints(nodes)
-        return msgspec.structs.replace(facts, envoys=envoys, endpoints=endpoints)
+        return msgspec.structs.replace(facts, envoys=envoys, endpoints=endpoints, strays=self._strays(units))
 
     def forget_units(self) -> None:
         """What was seen of the Units holds no more: somebody has changed them."""
@@ -92,6 +94,11 @@ class Observer:
         self._units_at_s = time.monotonic()
         self._units_took_s = self._units_at_s - began_s
         return self._units
+
+    def _strays(self, units: Mapping[str, UnitFacts]) -> tuple[Stray, ...]:
+        declared = self._cluster.topology.unit_names
+        running = (unit for name, unit in units.items() if name not in declared and unit.state not in _IDLE)
+        return tuple(self._cluster.runtime.as_stray(unit) for unit in running)
 
     def _fits(self, nodes: Mapping[str, NodeFacts]) -> bool:
         """Whether those nodes answer whose Units ran when they were last looked at, and no others."""

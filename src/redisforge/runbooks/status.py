@@ -47,7 +47,7 @@ def report(topology: Topology, facts: Facts) -> StatusReport:
     return StatusReport(
         cluster=ClusterReport(
             name=topology.name,
-            state=_state(facts, problems),
+            state=_state(topology, facts, problems),
             slots_ok=count(served_slots(facts)),
             engine=f"{topology.engine.kind} {', '.join(versions) or '-'}",
             envoy=", ".join(envoys) or "-",
@@ -78,8 +78,10 @@ def _with_name(problem: Problem, name: str) -> Problem:
     return msgspec.structs.replace(problem, next_step=advice)
 
 
-def _state(facts: Facts, problems: tuple[Problem, ...]) -> Literal["ok", "degraded", "fail", "stopped"]:
-    running = [unit for unit in facts.units.values() if unit.pid]
+def _state(
+    topology: Topology, facts: Facts, problems: tuple[Problem, ...]
+) -> Literal["ok", "degraded", "fail", "stopped"]:
+    running = [name for name, unit in facts.units.items() if unit.pid and name in topology.unit_names]
     if not running and not facts.reachable_nodes():
         return "stopped"
     no_door = bool(facts.endpoints) and all(endpoint.problem for endpoint in facts.endpoints)

@@ -32,6 +32,7 @@ from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
 from redisforge.plan.starting import Wishes
+from redisforge.plan.strays import strays
 from redisforge.plan.upgrade import refuse_older
 from redisforge.runbooks.cluster import (
     Cluster,
@@ -164,6 +165,7 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
     async def look() -> Facts:
         async with Observer(cluster, with_listing=True) as observer:
             facts = await observer.look(fresh_units=True)
+        _tell_strays(facts, progress)
         check_addresses(cluster, facts)
         refuse_older(wanted.topology, facts, programs.engine.version)
         check_ports(wanted.topology, layout, facts)
@@ -247,6 +249,7 @@ async def _converge(
     async with Observer(cluster, with_listing=True) as observer:
         facts = await observer.look(fresh_units=True)
         _refuse_others_units(site, facts)  # before their ports are taken for a stranger's
+        _tell_strays(facts, progress)
         check_addresses(cluster, facts)
         refuse_older(cluster.topology, facts, site.engine_version)
         check_ports(cluster.topology, cluster.layout, facts)
@@ -289,6 +292,12 @@ def _refuse_others_units(site: _Site, facts: Facts) -> None:
             next_step="if it is to live on, bring its secrets from the machine that raised it (`redisforge access "
             "export` there, `import` here); give this cluster another name; or delete these folders on the hosts",
         )
+
+
+def _tell_strays(facts: Facts, progress: Progress) -> None:
+    """They are left alone; but they may hold the ports of what is to start."""
+    for stray in strays(facts):
+        progress(f"{stray.where} {stray.what}; {stray.next_step}")
 
 
 def _hosts_of(cluster: Cluster) -> dict[str, Host]:

@@ -140,3 +140,60 @@ def test_a_unit_that_is_found_on_a_host_is_known_there_from_then_on() -> None:
     asyncio.run(fleet.runtime.observe())
     asyncio.run(fleet.runtime.stop(["left"]))
     assert fleet.units_on("h3") == set()
+
+
+def observed(runtime: HostsRuntime) -> dict[str, UnitState]:
+    return {name: seen.state for name, seen in asyncio.run(runtime.observe()).items()}
+
+
+def brought_back(*dead: str) -> Fleet:
+    """h3 runs c, and a b that is not the declared one."""
+    fleet = Fleet(*dead)
+    asyncio.run(fleet.runtimes["h3"].start([C, unit("b", "h3")]))
+    return fleet
+
+
+def test_another_unit_of_a_declared_name_is_not_taken_for_it() -> None:
+    fleet = brought_back()
+    assert observed(fleet.runtime) == {"c": UnitState.RUNNING, "b@h3": UnitState.RUNNING}
+
+    asyncio.run(fleet.runtime.start([B]))
+    assert (fleet.units_on("h2"), fleet.units_on("h3")) == ({"b"}, {"b", "c"})
+    assert fleet.state_of("b") == fleet.runtimes["h2"].units["b"]
+
+    asyncio.run(fleet.runtime.stop(["b"]))
+    assert (fleet.units_on("h2"), fleet.units_on("h3")) == (set(), {"b", "c"})
+    asyncio.run(fleet.runtime.stop(["b@h3"]))
+    assert fleet.units_on("h3") == {"c"}
+    asyncio.run(fleet.runtime.remove(["b@h3"]))
+    assert set(fleet.runtimes["h3"].units) == {"c"}
+    assert set(fleet.runtimes["h2"].units) == {"b"}
+
+
+def test_while_a_units_own_host_is_away_nobody_else_is_called_another() -> None:
+    assert observed(brought_back("h2").runtime) == {"b": UnitState.UNKNOWN, "c": UnitState.RUNNING}
+
+
+def test_two_sites_that_are_one_machine_have_one_unit() -> None:
+    machine = FakeRuntime()
+    sites = [Site(name, FakeTransport(no_command), ClusterLayout("/srv"), machine) for name in ("h1", "h2")]
+    runtime = HostsRuntime(sites, {"a": sites[0], "b": sites[1]})
+    asyncio.run(runtime.start([A, B]))
+    assert observed(runtime) == {"a": UnitState.RUNNING, "b": UnitState.RUNNING}
+
+
+def test_what_is_left_on_two_hosts_under_one_name_is_two() -> None:
+    fleet = Fleet()
+    asyncio.run(fleet.runtimes["h1"].start([A, unit("left", "h1")]))
+    asyncio.run(fleet.runtimes["h3"].start([unit("left", "h3")]))
+    assert set(observed(fleet.runtime)) == {"a", "left", "left@h3"}
+    asyncio.run(fleet.runtime.stop(["left@h3"]))
+    assert (fleet.units_on("h1"), fleet.units_on("h3")) == ({"a", "left"}, set())
+    assert set(observed(fleet.runtime)) == {"a", "left", "left@h3"}
+
+
+def test_a_stray_is_told_by_the_host_that_runs_it_under_its_own_name() -> None:
+    fleet = brought_back()
+    seen = asyncio.run(fleet.runtime.observe())["b@h3"]
+    stray = fleet.runtime.as_stray(seen)
+    assert (stray.unit.name, stray.host, stray.stop_command) == ("b", "fake", ("true", "b"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from edits import Edit, all_of, blank, envoy_with, every_line_with, gone, line_with, node_with, unit_with
+from edits import Edit, all_of, also_listing, blank, envoy_with, every_line_with, gone, line_with, node_with, unit_with
 from msgspec.structs import replace
 from topologies import formed, hosts_in_zones, make_topology, nothing_runs
 
-from redisforge.model.facts import CHANGED_BY_HAND, EndpointFacts, Facts, UnitState
+from redisforge.model.facts import CHANGED_BY_HAND, EndpointFacts, Facts, PeerView, Stray, UnitFacts, UnitState
 from redisforge.model.topology import Topology
 from redisforge.plan.diagnose import diagnose
 
@@ -213,3 +213,42 @@ def test_a_shard_on_one_host_is_a_warning() -> None:
 def test_a_shard_on_the_only_host_is_none() -> None:
     alone = make_topology()
     assert diagnose(alone, formed(alone)) == ()
+
+
+STOP = ("docker", "stop", "redisforge-main-redis-9")
+
+
+def with_stray(node_id: str = "gone", *, name: str = "redis-9") -> Edit:
+    """A host runs a Unit that is not declared; it has a nodes.conf with this id, or none."""
+    unit = UnitFacts(name=name, state=UnitState.RUNNING, pid=9, node_id=node_id, has_cluster_config=bool(node_id))
+    stray = Stray(unit=unit, host="host-2-1", stop_command=STOP)
+    return lambda _, facts: replace(facts, units={**facts.units, name: unit}, strays=(stray,))
+
+
+def test_a_node_that_a_host_has_brought_back_is_named_with_what_stops_it() -> None:
+    (problem,) = diagnose(TOPOLOGY, with_stray()(TOPOLOGY, FORMED))
+    assert (problem.severity, problem.where) == ("warning", "redis-9")
+    assert problem.what == "runs on host-2-1, and the cluster does not have it there: no node knows it"
+    assert problem.next_step == "`docker stop redisforge-main-redis-9` on host-2-1 stops it and keeps its data"
+
+
+def test_an_envoy_may_have_been_added_from_elsewhere() -> None:
+    (problem,) = diagnose(TOPOLOGY, with_stray("", name="envoy-9")(TOPOLOGY, FORMED))
+    assert (problem.severity, problem.where) == ("warning", "envoy-9")
+    assert "no node knows it" not in problem.what
+    assert problem.next_step.startswith("unless it was added from another machine, `docker stop")
+
+
+def test_a_node_that_a_member_knows_is_no_stray() -> None:
+    """Another machine has added it, or is about to take it out."""
+    one = PeerView(id="gone", address="10.1.0.1", port=7009, flags=("slave",))
+    assert diagnose(TOPOLOGY, all_of(with_stray(), also_listing("redis-1", one))(TOPOLOGY, FORMED)) == ()
+
+
+def test_while_no_node_answers_nobody_is_called_a_stray() -> None:
+    facts = all_of(with_stray(), everything_gone(UnitState.STOPPED))(TOPOLOGY, FORMED)
+    assert [problem.what for problem in diagnose(TOPOLOGY, facts)] == ["nothing of this cluster runs"]
+    silent = all_of(with_stray(), unit_with("envoy-1", pid=5), *(gone(node.name) for node in TOPOLOGY.nodes))
+    told = {problem.where for problem in diagnose(TOPOLOGY, silent(TOPOLOGY, FORMED))}
+    assert "redis-1" in told
+    assert "redis-9" not in told

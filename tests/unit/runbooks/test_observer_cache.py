@@ -123,3 +123,14 @@ async def test_an_envoy_on_a_host_out_of_reach_is_not_waited_for(monkeypatch: py
     facts = await watched.observer.look()
     assert "the host does not answer: no route" in facts.envoys["envoy-1"].problem
     assert facts.units
+
+
+async def test_a_unit_that_runs_and_is_not_declared_is_told_without_another_look(watched: Watched) -> None:
+    stray = UnitFacts(name="redis-9", state=UnitState.BACKOFF)
+    idle = [UnitFacts(name=state, state=state) for state in (UnitState.STOPPED, UnitState.ABSENT, UnitState.UNKNOWN)]
+    watched.runtime.units |= {unit.name: unit for unit in (stray, *idle)}
+
+    facts = await watched.observer.look()
+
+    assert [found.unit for found in facts.strays] == [stray]
+    assert watched.runtime.looks == 1

@@ -135,6 +135,11 @@ def endpoint_failing() -> Facts:
     return replace(FACTS, endpoints=(replace(FACTS.endpoints[0], problem="connection refused"),))
 
 
+def brought_back(facts: Facts) -> Facts:
+    """A node that is not declared runs, too."""
+    return replace(facts, units={**facts.units, "redis-9": UnitFacts(name="redis-9", state=UnitState.RUNNING, pid=9)})
+
+
 def after_failover() -> Facts:
     """redis-4 is the master of shard 1 now, and redis-1 its replica."""
 
@@ -190,6 +195,7 @@ def test_a_healthy_cluster() -> None:
         (endpoint_failing(), "fail", 16384),
         (node_changed("redis-3", cluster_state="fail"), "fail", 16384 - 5462),
         (dead(*UNITS), "stopped", 0),
+        (brought_back(dead(*UNITS)), "stopped", 0),
         (dead(*UNITS, state=UnitState.ABSENT), "stopped", 0),
     ],
     ids=[
@@ -201,6 +207,7 @@ def test_a_healthy_cluster() -> None:
         "no endpoint",
         "one says fail",
         "all stopped",
+        "all stopped but for what is not declared",
         "never started",
     ],
 )
