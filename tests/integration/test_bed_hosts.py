@@ -8,7 +8,7 @@ import pytest
 import yaml
 from bed_cluster import BedCluster
 from cluster_tool import until
-from verbs import assert_declared, assert_whole, by_host, done, ids_of, loaded, raise_commented
+from verbs import assert_declared, assert_whole, by_host, done, ids_of, loaded, raise_commented, strays
 
 from testbed.hosts import Bed
 
@@ -54,9 +54,19 @@ def test_a_lost_host_is_replaced_and_what_it_brings_back_is_not_listened_to(thre
     finally:
         lost.power_on()
     until(lambda: lost.run("docker", "ps", "--quiet"), "its containers run again", TAKEOVER_S)
-    assert cluster.is_healthy()
+    assert cluster.is_healthy(), "nobody looks at a host that has left"
     assert by_host(three.cluster) == {"h1": 2, "h2": 2, SPARE: 2}
     assert cluster.up() == []
+    entry = yaml.safe_dump([three.bed.declared(runtime="docker")[2]], sort_keys=False)
+    file.write_text(cluster.declaration().replace("hosts:\n", f"hosts:\n{entry}"))
+    cluster.up()
+    told = strays(cluster)
+    assert gone <= told.keys(), cluster.problems()
+    for command in told.values():
+        lost.run(*command)
+    assert lost.run("docker", "ps", "--quiet") == ""
+    assert strays(cluster) == {}
+    done(cluster, "host", "remove", "h3", "--yes")
     assert cluster.read_keys(keys) == keys
     lost.run("sh", "-c", f"docker ps --all --quiet | xargs docker rm --force --volumes; rm -rf {three.folder}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from cluster_tool import kill, processes_of, until
 from ssh_fleet import Fleet
-from verbs import assert_declared, by_host, done, ids_of, loaded, raise_commented
+from verbs import assert_declared, by_host, done, ids_of, loaded, raise_commented, strays
 
 pytestmark = pytest.mark.integration
 
@@ -98,4 +99,29 @@ def test_a_host_is_drained_under_load(fleet: Fleet) -> None:
     shards = {node["shard"] for node in cluster.nodes().values()}
     for shard in shards:
         assert {node["host"] for node in cluster.nodes().values() if node["shard"] == shard} == {"h1", "h4"}
+    assert cluster.up() == []
+
+
+def test_what_a_lost_host_has_brought_back_is_named_once_the_cluster_has_the_host_again(fleet: Fleet) -> None:
+    cluster, folder = fleet.cluster, fleet.folder_of("h3") / "clusters" / "main"
+    brought = units_of(fleet, "h3")
+    fleet.servers["h3"].start()
+    keeper = ("python3", "-I", str(folder / "keeper.py"))
+    subprocess.run([*keeper, "start", *(str(folder / "units" / name) for name in brought)], check=True, timeout=30)
+    assert strays(cluster) == {}, "nobody looks at a host that has left"
+    entry = yaml.safe_dump([fleet.entries["h3"]], sort_keys=False)
+    (cluster.folder / "redisforge.yaml").write_text(cluster.declaration().replace("hosts:\n", f"hosts:\n{entry}"))
+
+    raised = cluster.run("up")
+
+    assert raised.status == 0, str(raised)
+    told = strays(cluster)
+    assert told.keys() == brought
+    for name, command in told.items():
+        assert f"{name} runs on h3, and the cluster does not have it there" in raised.stderr, str(raised)
+        assert command == (*keeper, "stop", str(folder / "units" / name))
+        subprocess.run(command, check=True, timeout=60)
+    assert strays(cluster) == {}
+    assert units_of(fleet, "h3") == brought, "their data is left alone"
+    assert not {command for command in processes_of(folder).values() if "keeper.py" in command}
     assert cluster.up() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 import time
@@ -160,6 +161,14 @@ def assert_removed(cluster: Cluster, *units: str) -> None:
     folders = [str(cluster.path / "units" / unit) + "/" for unit in units]
     left = {pid: line for pid, line in cluster.processes().items() if any(folder in line for folder in folders)}
     assert not left
+
+
+def strays(cluster: Cluster) -> dict[str, tuple[str, ...]]:
+    """What `status` says runs where the cluster does not have it, with the command that it names, by Unit."""
+    told = [
+        problem for problem in cluster.status()["problems"] if "the cluster does not have it there" in problem["what"]
+    ]
+    return {problem["where"]: tuple(shlex.split(problem["next_step"].split("`")[1])) for problem in told}
 
 
 def open_slots(cluster: Cluster) -> list[str]:

@@ -27,9 +27,9 @@ def strays(facts: Facts) -> Iterator[Problem]:
 
 def _problem(stray: Stray) -> Problem:
     what = f"runs on {stray.host}, and the cluster does not have it there"
-    stop = f"`{shlex.join(stray.stop_command)}` on {stray.host} stops it and keeps its data"
-    if stray.unit.has_cluster_config:
+    stop = f"`{shlex.join(stray.stop_command)}` on {stray.host} stops it and deletes nothing"
+    if stray.unit.was_member:
         what += ": no node knows it"
-    else:  # an Envoy, most likely: no list of members tells whether another machine has added it since
+    else:  # an Envoy, which no node knows anyhow, or a node before its first MEET: another machine may just add it
         stop = f"unless it was added from another machine, {stop}"
     return Problem(severity="warning", where=stray.unit.name, what=what, next_step=stop)

@@ -218,9 +218,9 @@ def test_a_shard_on_the_only_host_is_none() -> None:
 STOP = ("docker", "stop", "redisforge-main-redis-9")
 
 
-def with_stray(node_id: str = "gone", *, name: str = "redis-9") -> Edit:
-    """A host runs a Unit that is not declared; it has a nodes.conf with this id, or none."""
-    unit = UnitFacts(name=name, state=UnitState.RUNNING, pid=9, node_id=node_id, has_cluster_config=bool(node_id))
+def with_stray(node_id: str = "gone", *, name: str = "redis-9", was_member: bool = True) -> Edit:
+    """A host runs a Unit that is not declared; its nodes.conf has this id."""
+    unit = UnitFacts(name=name, state=UnitState.RUNNING, pid=9, node_id=node_id, was_member=was_member)
     stray = Stray(unit=unit, host="host-2-1", stop_command=STOP)
     return lambda _, facts: replace(facts, units={**facts.units, name: unit}, strays=(stray,))
 
@@ -229,12 +229,13 @@ def test_a_node_that_a_host_has_brought_back_is_named_with_what_stops_it() -> No
     (problem,) = diagnose(TOPOLOGY, with_stray()(TOPOLOGY, FORMED))
     assert (problem.severity, problem.where) == ("warning", "redis-9")
     assert problem.what == "runs on host-2-1, and the cluster does not have it there: no node knows it"
-    assert problem.next_step == "`docker stop redisforge-main-redis-9` on host-2-1 stops it and keeps its data"
+    assert problem.next_step == "`docker stop redisforge-main-redis-9` on host-2-1 stops it and deletes nothing"
 
 
-def test_an_envoy_may_have_been_added_from_elsewhere() -> None:
-    (problem,) = diagnose(TOPOLOGY, with_stray("", name="envoy-9")(TOPOLOGY, FORMED))
-    assert (problem.severity, problem.where) == ("warning", "envoy-9")
+@pytest.mark.parametrize(("name", "node_id"), [("envoy-9", ""), ("redis-9", "new")])
+def test_an_envoy_or_a_node_that_was_no_member_yet_may_be_added_from_elsewhere(name: str, node_id: str) -> None:
+    (problem,) = diagnose(TOPOLOGY, with_stray(node_id, name=name, was_member=False)(TOPOLOGY, FORMED))
+    assert (problem.severity, problem.where) == ("warning", name)
     assert "no node knows it" not in problem.what
     assert problem.next_step.startswith("unless it was added from another machine, `docker stop")
 
