@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from redisforge import errors
 from redisforge.cli.main import app
 from redisforge.config.reference import environment_markdown, example_yaml, json_schema_text, reference_markdown
+from redisforge.model.deploy_report import DeployPlan
 from redisforge.model.host_report import HostList, HostsReport, TrustReport
 from redisforge.model.image_report import BuildReport, ImageList, PushReport
 from redisforge.model.report import AuditReport, ChangeReport, LockReport, SmokeReport, StatusReport, Survival
@@ -48,6 +49,7 @@ _CLI_INTRO = """\
 `redisforge COMMAND --help` prints the same. `--json` is there on every verb that reports. What the exit statuses
 mean: [exit-codes.md](exit-codes.md). The documents that `--json` prints: [status](status.schema.json),
 [test-cluster](test-cluster.schema.json), [simulate](simulate.schema.json), [--dry-run](plan.schema.json),
+[deploy --dry-run](deploy-plan.schema.json),
 [changes](change.schema.json), [lock status](lock.schema.json), [audit](audit.schema.json),
 [host check](host-check.schema.json), [host list](host-list.schema.json),
 [host trust](host-trust.schema.json), [images build](images-build.schema.json),
@@ -76,6 +78,7 @@ def generated_files() -> dict[Path, str]:
         "images-list.schema.json": document_schema(ImageList, "redisforge images list --json"),
         "images-push.schema.json": document_schema(PushReport, "redisforge images push --json"),
         "plan.schema.json": document_schema(Plan, "--dry-run --json"),
+        "deploy-plan.schema.json": document_schema(DeployPlan, "redisforge deploy --dry-run --json"),
         "exit-codes.md": exit_codes_markdown(),
         "cli.md": cli_markdown(),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_tool import SLOT_COUNT, Result, processes_of, until
@@ -64,16 +66,66 @@ def test_a_system_is_built_host_by_host(hosts: Hosts) -> None:
     until(lambda: not hosts.done(first, "status", "--json").json()["problems"], "all is well again")
 
 
+def state_of(folder: Path) -> tuple[dict[str, tuple[int, int]], set[int]]:
+    """Every file and folder with its size and the time of its last change (ns), and the processes that run there."""
+    files = {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")}
+    growing = ("log", "state.json", "data")  # what keepers and nodes write by themselves
+    still = {path: told for path, told in files.items() if not any(part in growing for part in Path(path).parts)}
+    return still, set(processes_of(folder))
+
+
+def test_a_dry_run_changes_nothing_and_names_what_deploy_then_does(hosts: Hosts) -> None:
+    hosts.certify()
+    here, unit = ADDRESSES[0], f"redis-{hosts.port}"
+
+    def planned(*words: str) -> dict[str, Any]:
+        before = state_of(hosts.folder)
+        plan = hosts.done(here, "deploy", *words, "--dry-run", "--json").json()
+        assert state_of(hosts.folder) == before
+        done = hosts.done(here, "deploy", *words, "--json").json()
+        assert (done["done"], done["unit"]) == (plan["outcome"], plan["unit"])
+        assert (done["address"], done["port"]) == (plan["address"], plan["port"])
+        assert done["version"] in [program["version"] for program in plan["programs"]]
+        return plan
+
+    first = planned("redis")
+    assert [step["step"] for phase in first["phases"] for step in phase["steps"]] == ["start_unit"]
+    assert planned("redis")["phases"] == []
+    hosts.write(here, REDIS_IO_THREADS="2")
+    assert [phase["title"] for phase in planned("redis")["phases"]] == [f"restart {unit}"]
+    assert [phase["title"] for phase in planned("envoy")["phases"]] == ["start envoy-1"]
+    assert "Nothing to do" in hosts.done(here, "deploy", "envoy", "--dry-run").stdout
+    other = hosts.run(here, "deploy", "redis", "--dry-run", REDIS_ACL_PASS="qV7tRm2xLw9Zk4")  # pragma: allowlist secret
+    assert other.status == 4, str(other)
+    assert "a rotation" in other.stderr
+
+
+def test_a_dry_run_ends_as_deploy_would_where_the_port_is_taken(hosts: Hosts) -> None:
+    hosts.certify()
+    here = ADDRESSES[0]
+    with socket.create_server((here, hosts.port)):
+        planned = hosts.run(here, "deploy", "redis", "--dry-run")
+        assert not hosts.home(here).exists()
+        done = hosts.run(here, "deploy", "redis")
+    assert planned.status == done.status == 7
+    assert planned.stderr == done.stderr
+    assert f"redis-{hosts.port} needs {here}:{hosts.port}: in use by" in planned.stderr
+
+
 def test_bad_input_is_named_and_nothing_is_started(hosts: Hosts) -> None:
     here = ADDRESSES[0]
     file = hosts.folder / here / ".env"
 
     def refused(status: int, *words: str, role: str = "redis") -> None:
-        result = hosts.run(here, "deploy", role)
-        assert result.status == status, str(result)
-        for word in words:
-            assert word in result.stderr, str(result)
-        assert not hosts.home(here).exists()
+        home = hosts.home(here)
+        existed = home.exists()
+        planned = hosts.run(here, "deploy", role, "--dry-run")
+        assert home.exists() == existed
+        for result in (planned, hosts.run(here, "deploy", role)):
+            assert result.status == status, str(result)
+            for word in words:
+                assert word in result.stderr, str(result)
+            assert not list(home.glob("clusters/*"))
 
     refused(5, "config/tls/prod/server.crt is not there", f"--san {here}")
     hosts.certify()
@@ -93,14 +145,10 @@ def test_bad_input_is_named_and_nothing_is_started(hosts: Hosts) -> None:
     refused(3, "there is no .env")
 
     hosts.write(here, REDIS_CLUSTER_ANNOUNCE_IP="127.0.0.99")  # an address here, and not in the certificate
-    other = hosts.run(here, "deploy", "redis")
-    assert other.status == 5, str(other)
-    assert "lack 127.0.0.99" in other.stderr
+    refused(5, "lack 127.0.0.99")
     hosts.write(here)
     certificate = hosts.folder / here / "config/tls/prod/server.crt"
     certificate.write_text("no certificate\n")
-    garbled = hosts.run(here, "deploy", "redis")
-    assert garbled.status == 5, str(garbled)
-    assert "server.crt" in garbled.stderr
+    refused(5, "server.crt")
     assert not processes_of(hosts.folder)
     assert not list(hosts.home(here).glob("clusters/*"))

@@ -30,6 +30,12 @@ def names_of(engine: DockerBed, repository: str) -> list[str]:
     return listed.split()
 
 
+def everything(engine: DockerBed) -> tuple[str, str]:
+    """Every image with its names, and every container."""
+    images = engine.docker("image", "ls", "--all", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
+    return images, engine.docker("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.State}}")
+
+
 @contextlib.contextmanager
 def without_images(engine: DockerBed) -> Generator[None]:
     """No image of a node has its name meanwhile; what got one is removed, and each gets its own back."""
@@ -53,7 +59,13 @@ def test_a_missing_image_is_built_and_the_node_runs_in_it(hosts: Hosts, docker: 
     words = ("deploy", "redis", "--runtime", "docker", "--base", docker.base_image())
     with without_images(docker):
         try:
+            before = everything(docker)
+            plan = hosts.done(host, *words, "--dry-run", "--json").json()
+            assert everything(docker) == before
+            assert not hosts.home(host).exists()
             first = hosts.done(host, *words, "--json")
+            size_bytes = int(docker.docker("image", "inspect", "--format", "{{.Size}}", plan["image"]["name"]))
+            idle = hosts.done(host, *words, "--dry-run", "--json").json()
             again = hosts.done(host, *words, "--json")
             seen = docker.docker("ps", "--format", "{{.Image}} {{.State}}", "--filter", node)
         finally:
@@ -62,6 +74,10 @@ def test_a_missing_image_is_built_and_the_node_runs_in_it(hosts: Hosts, docker: 
 
     report = first.json()
     image = f"{REPOSITORY}:{report['version']}"
+    assert (plan["outcome"], idle["outcome"]) == ("started", "runs already")
+    assert (plan["image"]["action"], plan["image"]["name"]) == ("build", image)
+    assert 0.7 < plan["image"]["about_bytes"] / size_bytes < 1.3
+    assert (idle["image"]["action"], idle["phases"]) == ("nothing", [])
     assert (report["done"], again.json()["done"]) == ("started", "runs already")
     assert seen == f"{image} running"
     assert f"built {image} in " in first.stderr

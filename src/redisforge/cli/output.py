@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import typer
 
-from redisforge.model.steps import Plan
+from redisforge.model.steps import Phase, Plan
 
 
 def print_json(document: object) -> None:
@@ -57,9 +57,14 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     if plan.is_empty:
         typer.echo("Nothing to do: what runs is what is declared.")
     for number, phase in enumerate(plan.phases, 1):
-        typer.echo(f"{number}. {phase.title}  [then: {phase.gate.name}, within {phase.gate.deadline_s:g} s]")
-        for step in phase.steps:
-            typer.echo(f"     {step}  ({step.why})")
+        first, *rest = phase_lines(phase)
+        typer.echo("\n".join([f"{number}. {first}", *rest]))
+
+
+def phase_lines(phase: Phase) -> list[str]:
+    """A phase with the gate that it leads to, then a line for each step with the reason."""
+    head = f"{phase.title}  [then: {phase.gate.name}, within {phase.gate.deadline_s:g} s]"
+    return [head, *(f"     {step}  ({step.why})" for step in phase.steps)]
 
 
 def human_bytes(size_bytes: int | None) -> str:

@@ -55,6 +55,17 @@ def write_envoy_context(folder: Path, envoy: EnvoyBinary | None) -> None:
         raise _unwritten(folder, error) from error
 
 
+def program_bytes(program: EngineBinary | EnvoyBinary) -> int:
+    """How much the program and what lies with it adds to an image, roughly; bytes."""
+    if isinstance(program, EnvoyBinary):
+        return Path(program.path).stat().st_size
+    entry = entry_folder(Path(program.server_path))
+    if entry is None:
+        return sum(Path(path).stat().st_size for path in (program.server_path, program.cli_path) if path)
+    files = (path for path in entry.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files)
+
+
 def _copy_sources(source: Path, folder: Path) -> None:
     for path in source.iterdir():
         if path.is_file():

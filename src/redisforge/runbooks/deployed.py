@@ -185,6 +185,15 @@ def _deployed_before(layout: ClusterLayout) -> Topology | None:
     return before
 
 
+def where_of(topology: Topology, name: str) -> tuple[str, int]:
+    """Where a deployed Unit listens: (address, port) of the node, or of the Envoy's first endpoint."""
+    node = next((node for node in topology.own_nodes if node.name == name), None)
+    if node is not None:
+        return node.address, node.port
+    door = next(door for endpoint in topology.endpoints for door in endpoint.listeners if door.envoy == name)
+    return door.address, door.port
+
+
 async def with_members(cluster: Cluster, facts: Facts) -> tuple[Cluster, Facts]:
     """The cluster with every member that a formed cluster has, in the place that each has now. Others that answer but
     belong to nobody stay as they are."""

@@ -37,6 +37,25 @@ def check_cluster_folder(layout: ClusterLayout) -> None:
     folder.chmod(0o700)
 
 
+def check_folder_to_come(layout: ClusterLayout) -> None:
+    """The folder can be written, or made. Nothing is made. Raises HostError."""
+    existing = _nearest(Path(layout.folder))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise HostError(
+            "the cluster's folder cannot be written",
+            where=str(existing),
+            why=f"no permission, and {layout.folder} belongs there",
+            next_step="set REDISFORGE_HOME to a folder of yours, or mend its owner",
+        )
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or what is there of the way to it."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def units_here(topology: Topology) -> frozenset[str]:
     """The Units that run on this machine, which can be looked at without asking a host."""
     remote = {host.name for host in topology.hosts if host.ssh is not None}
@@ -52,7 +71,7 @@ def check_space(layout: ClusterLayout, topology: Topology) -> None:
     here = units_here(topology)
     new = [name for name in (node.name for node in topology.own_nodes) if name in here]
     new = [name for name in new if not Path(layout.unit(name)).exists()]
-    free = shutil.disk_usage(layout.folder).free
+    free = shutil.disk_usage(_nearest(Path(layout.folder))).free
     needed = BYTES_PER_NODE * len(new)
     if new and free < needed:
         raise HostError(

@@ -43,9 +43,16 @@ class Programs(msgspec.Struct, frozen=True):
 
 
 def build_units(
-    topology: Topology, layout: ClusterLayout, credentials: Credentials, programs: Programs
+    topology: Topology,
+    layout: ClusterLayout,
+    credentials: Credentials,
+    programs: Programs,
+    *,
+    with_certificates: bool = True,
 ) -> dict[str, Unit]:
     """Every declared Unit by name: nodes first, then Envoys.
+
+    Without certificates, which may not be made yet, they are for comparing with what runs, and not to be started.
 
     Raises:
         ConfigError: a value that a configuration file cannot hold.
@@ -63,7 +70,10 @@ def build_units(
     )
     nodes = [_redis_unit(topology, hosts.get(node.host, here), credentials, node, acl) for node in topology.own_nodes]
     envoys = [_envoy_unit(topology, hosts.get(envoy.host, here), credentials, envoy) for envoy in topology.envoys]
-    units = [_with_certificates(unit, layout) if unit.host in hosts else unit for unit in (*nodes, *envoys)]
+    units = [
+        _with_certificates(unit, layout) if with_certificates and unit.host in hosts else unit
+        for unit in (*nodes, *envoys)
+    ]
     placed = [
         _contained(unit, topology, hosts[unit.host]) if unit.host in contained
         else _with_programs(unit, here) if unit.host in hosts

