@@ -163,6 +163,21 @@ PASSWORD_VARIABLES = {
 }
 
 
+TOOL_VARIABLES = {
+    "REDISFORGE_HOME": "The folder of all state of this user's clusters. Default: `redisforge` in the platform's state "
+    "folder (`~/.local/state` on Linux).",
+    "REDISFORGE_CACHE": "The folder of fetched programs. Default: `redisforge` in the platform's cache folder "
+    "(`~/.cache` on Linux).",
+    "REDISFORGE_LOST_HOSTS": "Names of hosts as redisforge.yaml has them, with commas between; blanks beside them do "
+    "not count. A verb that changes a cluster over SSH takes its lock on more than half of the hosts: those named "
+    "here are not asked for it and not counted, so it is more than half of the others. Nothing else goes by it: what "
+    "runs on such a host is still asked for, and is unknown if the host does not answer. A name of no host has no "
+    "effect; with all hosts named the lock cannot be had. For hosts that are lost, and on which nobody else operates.",
+    "REDISFORGE_DEBUG": "Anything but empty: an error shows its traceback, as with `--debug`.",
+}
+"""What the tool itself goes by, of the process environment alone: not of .env."""
+
+
 def known_names() -> tuple[str, ...]:
     """All names that mean something."""
     return (*(variable.name for variable in OPTION_VARIABLES), *PASSWORD_VARIABLES)

@@ -15,7 +15,7 @@ from typing import Any, cast
 from redisforge.config.deployment import DERIVED
 from redisforge.config.deployment import VARIABLES as DEPLOY_VARIABLES
 from redisforge.config.described import bounds_of, default_of, description_of, type_of
-from redisforge.config.environment import OPTION_VARIABLES, PASSWORD_VARIABLES
+from redisforge.config.environment import OPTION_VARIABLES, PASSWORD_VARIABLES, TOOL_VARIABLES
 from redisforge.config.example import example_yaml
 from redisforge.config.external import ExternalNodeOptions
 from redisforge.config.passwords import MIN_DIFFERENT_CHARACTERS, MIN_LENGTH
@@ -68,6 +68,7 @@ This page is generated from the declaration (`src/redisforge/config/environment.
 """
 
 
+_TOOL_INTRO = "These are read from the process environment alone, and not from `.env`."
 _DEPLOY_INTRO = f"""\
 `redisforge deploy redis|envoy`, run on each host, reads these as well; the .env of the hosts differ in
 REDIS_CLUSTER_ANNOUNCE_IP alone. All passwords must be given, the same on every host; only {DERIVED} may be left out: it
@@ -101,6 +102,8 @@ def environment_markdown() -> str:
     lines += [f"| `{option.name}` | `{dotted(option.path)}` | {_cell(option.note)} |" for option in OPTION_VARIABLES]
     lines += ["", "## Passwords", "", "| Name | Password of |", "| --- | --- |"]
     lines += [f"| `{name}` | the {role} user |" for name, role in PASSWORD_VARIABLES.items()]
+    lines += ["", "## RedisForge itself", "", _TOOL_INTRO, "", "| Name | Meaning |", "| --- | --- |"]
+    lines += [f"| `{name}` | {_cell(meaning)} |" for name, meaning in TOOL_VARIABLES.items()]
     lines += ["", "## Host by host", "", _DEPLOY_INTRO, "", "| Name | Meaning |", "| --- | --- |"]
     for names, meaning in DEPLOY_VARIABLES.items():
         lines.append(f"| {', '.join(f'`{name}`' for name in names.split(', '))} | {_cell(meaning)} |")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from redisforge.config import environment
 from redisforge.config.environment import known_names
 from redisforge.config.load import load
 from redisforge.config.reference import (
@@ -145,3 +147,14 @@ def test_an_error_names_the_option_as_the_page_does(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, {}, tmp_path)
     assert "persistence.mode: must be one of aof, rdb, none" in caught.value.problems[0]
+
+
+def test_every_variable_that_the_tool_itself_goes_by_is_listed() -> None:
+    declared = Path(environment.__file__)
+    files = [path for path in declared.parents[1].rglob("*.py") if path != declared]
+    used = {name for path in files for name in re.findall(r"\bREDISFORGE_[A-Z_]+\b", path.read_text())}
+    assert used == set(environment.TOOL_VARIABLES)
+    assert "REDISFORGE_LOST_HOSTS" in used
+    page = environment_markdown()
+    assert all(f"| `{name}` | " in page for name in used)
+    assert not used & set(known_names()), "they are not read from .env"
