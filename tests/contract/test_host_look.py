@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
 from redisforge.fleet.host_look import Place, look_at
+from redisforge.fleet.ports import unprivileged_from
 from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
 from redisforge.model.host_facts import HostFacts
 from ssh_server import SshServer
@@ -114,6 +115,7 @@ async def test_a_probe_says_what_the_machine_is_like(
     assert abs(facts.folder.free_bytes - shutil.disk_usage(tmp_path).free) < 2**30
     assert facts.folder.write_bytes_per_s
     assert facts.sysctls["net.core.somaxconn"] == SOMAXCONN
+    assert facts.sysctls["net.ipv4.ip_unprivileged_port_start"] == unprivileged_from()
     assert facts.files == {str(settings): "a = 1\n\n# b\n"}
     assert facts.missing_tools == ()
     assert [(s.address, s.port, s.pid) for s in facts.listeners] == [(ADDRESSES[0], ports[0], os.getpid())]

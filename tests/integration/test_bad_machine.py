@@ -166,6 +166,19 @@ def test_a_home_of_somebody_else_is_refused(cluster: Cluster, mode: int, status_
     assert not list(cluster.home.iterdir())
 
 
+def test_a_port_that_is_roots_is_said_before_a_process_dies_of_it(cluster: Cluster) -> None:
+    cluster.declare(endpoints={"primary": {"port": 443}})
+
+    results = [run_with((*POWERLESS, *COMMAND), cluster, *words) for words in (("up", "--dry-run"), ("up",))]
+
+    for result in results:
+        assert result.status == 7, str(result)
+        assert "ports are kept for root" in result.stderr
+        assert ":443: ports below 1024 are root's there" in result.stderr
+        assert "declare ports from 1024 on" in result.stderr
+    assert not cluster.path.exists()
+
+
 @pytest.mark.parametrize(
     ("file", "status"), [("redisforge.yaml", 3), (".env", 3), ("tls.pem", 5), ("engine/redis-server", 6)]
 )

@@ -67,6 +67,28 @@ def test_ports_that_strangers_have_on_other_hosts_are_all_named_before_anything_
     assert left_on(fleet, "h1", "h2", "h3") == []
 
 
+def test_a_port_that_containers_may_not_have_is_named_before_anything_starts(fleet: Fleet) -> None:
+    """sshd's user is root here, and may listen on it: a container on its host's network may not."""
+    before = dict(fleet.cluster.options)
+    hosts = [{**host, "runtime": "docker"} for host in before["hosts"]]
+    try:
+        fleet.cluster.declare(hosts=hosts, endpoints={"primary": {"port": 443}})
+        denied = fleet.cluster.run("up", "--dry-run")
+        checked = fleet.cluster.run("host", "check", "--json").json()
+        fleet.cluster.declare(docker={"network": "bridge"})
+        allowed = fleet.cluster.run("up", "--dry-run")
+    finally:
+        fleet.cluster.options = before
+        fleet.cluster.declare()
+    assert denied.status == HOST, str(denied)
+    assert ":443: ports below 1024 are root's there" in denied.stderr
+    assert "network: bridge" in denied.stderr
+    low = [check for check in checked["checks"] if check["name"] == "low ports" and check["verdict"] == "fail"]
+    assert [f"where: {check['host']}" in denied.stderr for check in low] == [True]
+    assert allowed.status == 0, str(allowed)
+    assert left_on(fleet, "h1", "h2", "h3") == []
+
+
 def test_a_host_that_is_down_is_named_and_nothing_is_half_raised(fleet: Fleet) -> None:
     fleet.servers["h2"].stop()
     try:

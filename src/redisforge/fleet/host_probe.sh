@@ -80,7 +80,8 @@ say memory_kib "$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)"
 say swap_kib "$(awk '$1 == "SwapTotal:" { print $2 }' /proc/meminfo)"
 say open_files "$(ulimit -Hn)"
 say huge_pages "$(sed 's/.*\[\(.*\)\].*/\1/' /sys/kernel/mm/transparent_hugepage/enabled 2>/dev/null)"
-for name in vm.overcommit_memory vm.swappiness net.core.somaxconn net.ipv4.tcp_max_syn_backlog
+for name in vm.overcommit_memory vm.swappiness net.core.somaxconn net.ipv4.tcp_max_syn_backlog \
+net.ipv4.ip_unprivileged_port_start
 do
 path=/proc/sys/$(printf %s "$name" | tr . /)
 [ -r "$path" ] && say "sysctl.$name" "$(cat "$path")"

@@ -13,6 +13,13 @@ import socket
 import sys
 from pathlib import Path
 
+DENIED = "this user may not"
+"""What bind_problem says where the kernel keeps the port for root (plan/low_ports.py says more)."""
+_LIMIT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_USUAL_LIMIT = 1024
+_NET_BIND_SERVICE = 10
+"""The number of the capability to listen on every port (linux/capability.h)."""
+
 
 def bind_problem(address: str, port: int) -> str:
     """Why (address, port) cannot be listened on; empty if it can."""
@@ -25,8 +32,29 @@ def bind_problem(address: str, port: int) -> str:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return f"in use by {occupant(port)}"
+            if error.errno == errno.EACCES:
+                return DENIED
             return error.strerror or str(error)
     return ""
+
+
+def unprivileged_from() -> int:
+    """The lowest port on which everybody may listen."""
+    try:
+        return int(_LIMIT.read_text())
+    except (OSError, ValueError):
+        return _USUAL_LIMIT
+
+
+def is_privileged() -> bool:
+    """Whether this process, and those that it starts, may listen on lower ports too: root's may, unless its
+    capabilities were taken."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    capabilities = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(capabilities, 16) >> _NET_BIND_SERVICE & 1)
 
 
 def occupant(port: int) -> str:
@@ -73,6 +101,8 @@ def main(request: str) -> None:
     answer = {
         "free_bytes": shutil.disk_usage(existing).free,
         "problems": [bind_problem(address, port) for address, port in asked["sockets"]],
+        "unprivileged_from": unprivileged_from(),
+        "is_privileged": is_privileged(),
         "missing": [path for path in asked["paths"] if not Path(path).exists()],
     }
     sys.stdout.write(json.dumps(answer) + "\n")

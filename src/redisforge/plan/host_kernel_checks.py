@@ -12,6 +12,7 @@ from redisforge.model.host_facts import HostFacts
 from redisforge.model.host_report import Check, Verdict
 from redisforge.plan.host_needs import OPEN_FILES, HostNeeds
 from redisforge.plan.host_words import readable_bytes
+from redisforge.plan.low_ports import LIMIT_SETTING, USUAL_LIMIT, cure, kept_for_root
 
 RESERVED_FILES = 32
 """What redis-server keeps for itself beside its clients (CONFIG_MIN_RESERVED_FDS)."""
@@ -31,6 +32,7 @@ def check_kernel(facts: HostFacts, needs: HostNeeds) -> Iterator[Check]:
     yield _queue(facts, ACCEPT_QUEUE, needs.tcp_backlog)
     yield _queue(facts, HANDSHAKE_QUEUE, needs.tcp_backlog)
     yield _open_files(facts, needs)
+    yield _low_ports(facts, needs)
 
 
 def wanted_sysctls(facts: HostFacts, needs: HostNeeds) -> dict[str, int]:
@@ -112,6 +114,27 @@ def _queue(facts: HostFacts, name: str, wanted: int) -> Check:
         what=f"{value}, and tcp_backlog is {wanted}: many connections at once would be dropped",
         cure=f"sysctl {name}={max(wanted, GOOD_BACKLOG)} (--fix makes it last)",
         fix="sysctl",
+    )
+
+
+def _low_ports(facts: HostFacts, needs: HostNeeds) -> Check:
+    """Ports that the kernel keeps for root. Whoever may not have one ends at its start with "permission denied"."""
+    limit = facts.sysctls.get(LIMIT_SETTING, USUAL_LIMIT)
+    refused = [
+        (port, why)
+        for port in needs.ports
+        if (why := kept_for_root(port.listener, port.port, limit, is_privileged=facts.is_root))
+    ]
+    if not refused:
+        return _check(facts, "low ports", f"everybody's from {limit} on")
+    first, why = refused[0]
+    asked = ", ".join(dict.fromkeys(f"{port.unit} needs {port.port}" for port, _ in refused))
+    return Check(
+        host=facts.host,
+        name="low ports",
+        verdict=Verdict.FAIL,
+        what=f"{asked}: {why}",
+        cure=cure(first.listener, limit),
     )
 
 

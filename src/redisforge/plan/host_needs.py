@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from redisforge.model.topology import Topology
+from redisforge.plan.low_ports import ListensAs, listens_as
 
 OPEN_FILES = 100_000
 """As many as a Unit asks for (model/unit.py)."""
@@ -23,6 +24,7 @@ class NeededPort(msgspec.Struct, frozen=True):
     port: int
     use: PortUse
     bind_address: str = ""
+    listener: ListensAs = "process"
 
     @property
     def socket(self) -> tuple[str, int]:
@@ -71,6 +73,7 @@ def host_needs(topology: Topology, folders: Mapping[str, str]) -> dict[str, Host
             tcp_backlog=topology.redis.tcp_backlog,
             max_clients=topology.redis.max_clients,
             node_timeout_ms=topology.redis.node_timeout_ms,
+            runtime=host.runtime,
         )
     return needs
 
@@ -79,14 +82,17 @@ def _ports(topology: Topology, host: str) -> tuple[NeededPort, ...]:
     found: list[NeededPort] = []
     for node in topology.own_nodes:
         if node.host == host:
-            found.append(NeededPort(node.name, node.address, node.port, "node", topology.listens_on(node)))
-            found.append(NeededPort(node.name, node.address, node.bus_port, "bus", topology.listens_on(node)))
-    envoys = {envoy.name: topology.listens_on(envoy) for envoy in topology.envoys if envoy.host == host}
+            bound, listener = topology.listens_on(node), listens_as(topology, node)
+            found.append(NeededPort(node.name, node.address, node.port, "node", bound, listener))
+            found.append(NeededPort(node.name, node.address, node.bus_port, "bus", bound, listener))
+    envoys = {envoy.name: envoy for envoy in topology.envoys if envoy.host == host}
     for endpoint in topology.endpoints:
-        found += [
-            NeededPort(door.envoy, door.address, door.port, "endpoint", envoys[door.envoy])
-            for door in endpoint.listeners
-            if door.envoy in envoys
-        ]
-    found += [NeededPort(e.name, "127.0.0.1", e.admin_port, "admin") for e in topology.envoys if e.name in envoys]
+        for door in endpoint.listeners:
+            if envoy := envoys.get(door.envoy):
+                bound, listener = topology.listens_on(envoy), listens_as(topology, envoy)
+                found.append(NeededPort(door.envoy, door.address, door.port, "endpoint", bound, listener))
+    found += [
+        NeededPort(envoy.name, "127.0.0.1", envoy.admin_port, "admin", listener=listens_as(topology, envoy))
+        for envoy in envoys.values()
+    ]
     return tuple(found)

@@ -36,8 +36,9 @@ from redisforge.runbooks.external import service_units
 from redisforge.runbooks.holding import Held, holding
 from redisforge.runbooks.moving import MoveLimits, SlotMover
 from redisforge.runbooks.observe import Observer
-from redisforge.runbooks.preflight import check_certificate_names, check_ports, check_space
+from redisforge.runbooks.preflight import check_certificate_names, check_space
 from redisforge.runbooks.preflight_hosts import check_other_hosts
+from redisforge.runbooks.preflight_ports import check_ports
 from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.shared_record import share_record
 from redisforge.runbooks.units import Programs, build_units, certificate_names

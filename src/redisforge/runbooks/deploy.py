@@ -39,10 +39,10 @@ from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import (
     check_certificate_names,
     check_configuration,
-    check_ports,
     check_space,
     was_raised,
 )
+from redisforge.runbooks.preflight_ports import check_ports
 from redisforge.runbooks.run import Progress, log_tail
 from redisforge.runbooks.units import Programs, build_units, certificate_names
 
@@ -172,11 +172,10 @@ async def _start(cluster: Cluster, unit: Unit, wanted: Wanted) -> tuple[DeployOu
         facts = await observer.look(fresh_units=True)
         seen = facts.units.get(unit.name)
         outcome = outcome_of(seen, unit.config_hash)
+        check_ports(cluster.topology, cluster.layout, facts, {unit.name: unit})
         record_topology(cluster)  # before anything starts: `status`, `logs` and `down` must find it
         if outcome == "restarted":
             await cluster.runtime.stop([unit.name])  # its keeper hands its slots over
-        else:
-            check_ports(cluster.topology, cluster.layout, facts)
         permitted = [unit.name] if may_be_blank(cluster.topology, facts, unit.name) else []
         await cluster.runtime.start([unit], permit_blank=permitted)
         facts = await _answered(cluster, observer, unit, wanted.wait_s)

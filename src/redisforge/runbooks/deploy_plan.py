@@ -38,9 +38,9 @@ from redisforge.runbooks.preflight import (
     check_certificate_names,
     check_configuration,
     check_folder_to_come,
-    check_ports,
     check_space,
 )
+from redisforge.runbooks.preflight_ports import check_ports
 from redisforge.runbooks.units import Programs, build_units
 
 _HERE = "this machine"
@@ -71,7 +71,7 @@ def plan_deploy(wanted: Wanted, home: Path, environment: Mapping[str, str]) -> D
     engine, envoy = _programs(topology, loaded, layout, environment)
     here = _here(topology, name, (deployment, loaded), layout, (engine, envoy))
     image, facts = asyncio.run(_look(wanted, here, engine if wanted.role == "redis" else envoy))
-    check_ports(topology, layout, facts)
+    check_ports(topology, layout, facts, {name: here.unit} if here.unit else None)
     config_hash = here.unit.config_hash if here.unit else None
     address, port = where_of(topology, name)
     return DeployPlan(

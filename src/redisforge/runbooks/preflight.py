@@ -1,19 +1,20 @@
-"""Before the first process starts: is there room, are the ports free, does the engine accept its configuration?"""
+"""Before the first process starts: is there room, does the engine accept its configuration?
+
+Ports: preflight_ports.py. Other hosts: preflight_hosts.py.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from redisforge.errors import CertificateError, ConfigError, HostError, RefusedError
 from redisforge.fleet.binaries import EngineBinary
-from redisforge.fleet.ports import bind_problem
-from redisforge.model.facts import Facts, UnitState
+from redisforge.model.facts import Facts
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import RedisNode, Topology
 from redisforge.model.unit import Unit
@@ -165,58 +166,6 @@ def refuse_fewer_nodes(topology: Topology, layout: ClusterLayout) -> None:
             next_step="`redisforge scale` takes them out, after their slots have gone to the others; or declare "
             f"shards: {recorded.shards} and replicas: {recorded.replicas}",
         )
-
-
-def check_ports(topology: Topology, layout: ClusterLayout, facts: Facts) -> None:
-    """The ports of every Unit of this machine that does not run are free. Raises HostError naming all that are not.
-
-    Other hosts: preflight_hosts.py.
-    """
-    idle = (UnitState.ABSENT, UnitState.STOPPED)
-    taken: list[str] = []
-    here = units_here(topology)
-    for name, address, port in declared_ports(topology):
-        seen = facts.units.get(name)
-        if name in here and (seen is None or seen.state in idle) and (problem := bind_problem(address, port)):
-            taken.append(f"{name} needs {address}:{port}: {problem}{_other_cluster(layout, port)}")
-    if taken:
-        raise HostError(
-            "ports are not free",
-            where="this machine",
-            why="\n".join(taken),
-            next_step="stop what uses them, or declare other ports in redisforge.yaml (ports, endpoints, envoy); "
-            "`redisforge init --first-port N` writes a file with other ports",
-        )
-
-
-def declared_ports(topology: Topology) -> Iterator[tuple[str, str, int]]:
-    """(Unit, address, port) of every socket that the topology asks for."""
-    for node in topology.own_nodes:
-        yield node.name, topology.listens_on(node), node.port
-        yield node.name, topology.listens_on(node), node.bus_port
-    bound = {envoy.name: topology.listens_on(envoy) for envoy in topology.envoys}
-    for endpoint in topology.endpoints:
-        for listener in endpoint.listeners:
-            yield listener.envoy, bound[listener.envoy], listener.port
-    for envoy in topology.envoys:
-        yield envoy.name, "127.0.0.1", envoy.admin_port
-
-
-def _other_cluster(layout: ClusterLayout, port: int) -> str:
-    """Names the RedisForge cluster that declares the port, if one does."""
-    for record in Path(layout.folder).parent.glob("*/topology.json"):
-        if record.parent == Path(layout.folder):
-            continue
-        try:
-            topology = json.loads(record.read_text())
-            ports = {node[key] for node in topology["nodes"] for key in ("port", "bus_port")}
-            ports |= {envoy["admin_port"] for envoy in topology["envoys"]}
-            ports |= {door["port"] for endpoint in topology["endpoints"] for door in endpoint["listeners"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if port in ports:
-            return f", of the cluster {record.parent.name!r}"
-    return ""
 
 
 def check_configuration(topology: Topology, engine: EngineBinary, units: Mapping[str, Unit]) -> None:

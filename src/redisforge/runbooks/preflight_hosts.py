@@ -1,5 +1,5 @@
-"""Before anything starts on other hosts: are the ports free there, is there room, and can what runs Units there start
-them? All hosts are asked at the same time.
+"""Before anything starts on other hosts: are the ports free there, and may the Units listen on them, is there room, and
+can what runs Units there start them? All hosts are asked at the same time.
 
 A host that cannot be reached is no business of this: its Units are UNKNOWN, and whoever needs them says so.
 """
@@ -15,43 +15,49 @@ import msgspec
 from redisforge.errors import HostError, UnreachableError
 from redisforge.fleet.host_room import Room, look_for_room
 from redisforge.fleet.hosts import HostsRuntime, Site
+from redisforge.fleet.ports import DENIED
 from redisforge.fleet.ssh_pool import over_hosts
-from redisforge.model.facts import Facts, UnitState
+from redisforge.model.facts import Facts
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
-from redisforge.runbooks.preflight import BYTES_PER_NODE, declared_ports
-
-_IDLE = (UnitState.ABSENT, UnitState.STOPPED)
+from redisforge.plan.low_ports import USUAL_LIMIT
+from redisforge.runbooks.preflight import BYTES_PER_NODE
+from redisforge.runbooks.preflight_ports import DeclaredPort, cures, declared_ports, due_units, is_idle_unit
 
 
 class _Need(msgspec.Struct, frozen=True):
-    """What is to start on one host. `sizes`: bytes that each path will take, if nothing is there yet."""
+    """What is to start on one host. `sizes`: bytes that each path will take, if nothing is there yet.
+
+    `sockets` must be free; `again` are those of Units that run, and are to be started again.
+    """
 
     site: Site
-    sockets: tuple[tuple[str, str, int], ...]
-    """(Unit, address, port)."""
+    sockets: tuple[DeclaredPort, ...]
+    again: tuple[DeclaredPort, ...]
     sizes: Mapping[str, int]
 
 
 async def check_other_hosts(
     topology: Topology, sites: Mapping[str, Site], facts: Facts, units: Mapping[str, Unit] | None = None
 ) -> None:
-    """The ports of every Unit that is to start on another host are free there, and there is room for it and for the
-    programs that are carried with it. What runs `units`, on this machine too, can start those that are to start, or to
-    be started again with another configuration.
+    """The ports of every Unit that is to start on another host are free there, it may listen on them, and there is room
+    for it and for the programs that are carried with it. What runs `units`, on this machine too, can start those that
+    are to start, or to be started again with another configuration.
 
     Raises:
         HostError: names every host and what it lacks.
     """
-    needs = list(_needs(topology, sites, facts, units or {}))
-    due = [unit for unit in (units or {}).values() if _is_due(unit, facts)]
+    names = due_units(facts, units or {})
+    due = [unit for unit in (units or {}).values() if unit.name in names]
+    needs = list(_needs(topology, sites, facts, {unit.name: unit for unit in due}))
     runtime = HostsRuntime(list(sites.values()), {unit.name: sites[unit.host] for unit in due})
 
     async def look(need: _Need) -> Room | None:
-        sockets = [(address, port) for _, address, port in need.sockets]
+        sockets = [(asked.address, asked.port) for asked in need.sockets]
         return await look_for_room(need.site.transport, need.site.layout.folder, sockets, list(need.sizes))
 
     problems: list[str] = []
+    ways: list[str] = []
     check = asyncio.create_task(runtime.check(due))
     try:
         rooms = await over_hosts(look, needs)
@@ -63,53 +69,66 @@ async def check_other_hosts(
                 raise room
         elif room is not None:
             problems += _lacks(need, room)
+            denied = [asked for asked, _ in _denied(need, room)]
+            ways += cures((asked.listener for asked in denied), room.unprivileged_from)
     if problems:
         raise HostError(
             "other hosts cannot take what is to start there",
             where=", ".join(sorted({problem.partition(":")[0] for problem in problems})),
             why="\n".join(problems),
-            next_step="stop what uses the ports and make room there, or declare other ports or folders in "
-            "redisforge.yaml; `redisforge host check` looks at everything that a host needs",
+            next_step="\n".join(dict.fromkeys((*ways, _CURE))),
         )
 
 
-def _needs(topology: Topology, sites: Mapping[str, Site], facts: Facts, units: Mapping[str, Unit]) -> Iterator[_Need]:
+_CURE = (
+    "stop what uses the ports and make room there, or declare other ports or folders in redisforge.yaml; "
+    "`redisforge host check` looks at everything that a host needs"
+)
+
+
+def _needs(topology: Topology, sites: Mapping[str, Site], facts: Facts, due: Mapping[str, Unit]) -> Iterator[_Need]:
+    """For every other host on which a Unit is to start. One that runs is no reason to ask a host, unless it is started
+    again and listens on a port that may be root's alone."""
     remote = {host.name for host in topology.hosts if host.ssh is not None}
     nodes = {node.name for node in topology.own_nodes}
-    idle: dict[str, list[str]] = {}
-    for unit in (*topology.own_nodes, *topology.envoys):
-        if unit.host in remote and _is_idle(unit.name, facts):
-            idle.setdefault(unit.host, []).append(unit.name)
-    ports = list(declared_ports(topology))
-    for host, names in idle.items():
+    ports = [asked for asked in declared_ports(topology) if asked.host in remote]
+    idle = {asked.unit for asked in ports if is_idle_unit(asked.unit, facts)}
+    again = [asked for asked in ports if asked.unit in due and asked.unit not in idle]
+    hosts = [asked.host for asked in ports if asked.unit in idle]
+    hosts += [asked.host for asked in again if asked.port < USUAL_LIMIT]
+    for host in dict.fromkeys(hosts):
         site = sites[host]
-        carried = {folder.target: folder.source for name in names if name in units for folder in units[name].carried}
+        names = dict.fromkeys(asked.unit for asked in ports if asked.host == host and asked.unit in idle)
+        carried = {folder.target: folder.source for name in names if name in due for folder in due[name].carried}
         sizes = {site.layout.unit(name): BYTES_PER_NODE for name in names if name in nodes}
         sizes |= {target: _size_bytes(Path(source)) for target, source in carried.items()}
-        yield _Need(site, tuple(port for port in ports if port[0] in names), sizes)
-
-
-def _is_idle(name: str, facts: Facts) -> bool:
-    return name not in facts.units or facts.units[name].state in _IDLE
-
-
-def _is_due(unit: Unit, facts: Facts) -> bool:
-    """Whether it is to start, or to be started again with another configuration."""
-    if _is_idle(unit.name, facts):
-        return True
-    seen = facts.units[unit.name]
-    return seen.state is not UnitState.UNKNOWN and seen.config_hash != unit.config_hash
+        yield _Need(
+            site,
+            tuple(asked for asked in ports if asked.unit in names),
+            tuple(asked for asked in again if asked.host == host),
+            sizes,
+        )
 
 
 def _size_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+def _denied(need: _Need, room: Room) -> Iterator[tuple[DeclaredPort, str]]:
+    """The sockets on which the kernel will not let a Unit listen, and why."""
+    tried = zip(need.sockets, room.problems, strict=True)
+    for asked, found in (*tried, *((asked, "") for asked in need.again)):
+        if why := asked.denial(room.unprivileged_from, found, privileged=room.is_privileged):
+            yield asked, why
+
+
 def _lacks(need: _Need, room: Room) -> Iterator[str]:
     host = need.site.name
-    for (unit, address, port), problem in zip(need.sockets, room.problems, strict=True):
-        if problem:
-            yield f"{host}: {unit} needs {address}:{port}: {problem}"
+    denied = dict(_denied(need, room))
+    yield from (f"{host}: {asked}: {why}" for asked, why in denied.items())
+    for asked, problem in zip(need.sockets, room.problems, strict=True):
+        if problem and problem != DENIED and asked not in denied:
+            yield f"{host}: {asked}: {problem}"
     needed = sum(need.sizes[path] for path in room.missing)
     if room.missing and room.free_bytes < needed:
         yield (

@@ -50,12 +50,12 @@ from redisforge.runbooks.preflight import (
     check_certificate_names,
     check_cluster_folder,
     check_configuration,
-    check_ports,
     check_space,
     refuse_fewer_nodes,
     was_raised,
 )
 from redisforge.runbooks.preflight_hosts import check_other_hosts
+from redisforge.runbooks.preflight_ports import check_ports
 from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.shared_record import share_record
 from redisforge.runbooks.smoke import SmokeTest
@@ -168,7 +168,7 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
         _tell_strays(facts, progress)
         check_addresses(cluster, facts)
         refuse_older(wanted.topology, facts, programs.engine.version)
-        check_ports(wanted.topology, layout, facts)
+        check_ports(wanted.topology, layout, facts, units)
         await check_other_hosts(wanted.topology, cluster.sites, facts, units)
         return facts
 
@@ -252,7 +252,7 @@ async def _converge(
         _tell_strays(facts, progress)
         check_addresses(cluster, facts)
         refuse_older(cluster.topology, facts, site.engine_version)
-        check_ports(cluster.topology, cluster.layout, facts)
+        check_ports(cluster.topology, cluster.layout, facts, units)
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)
         if any(unit.state is not UnitState.ABSENT for unit in facts.units.values()):
             await _tell_keepers(cluster, units, journal, progress)

@@ -31,7 +31,7 @@ def test_a_good_host_passes_everything() -> None:
     checks = judged(good_facts())
     assert {check.verdict for check in checks.values()} == {PASS}
     assert not any(check.cure or check.fix for check in checks.values())
-    assert len(checks) == 19
+    assert len(checks) == 20
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,20 @@ def test_each_rule(changes: dict[str, Any], name: str, verdict: Verdict, word: s
     assert bool(checks[name].cure) == (verdict is not PASS)
     others = {check.verdict for check in checks.values() if check.name != name}
     assert others <= {PASS}, "one fault, one complaint"
+
+
+def test_a_port_that_is_roots_fails_before_a_unit_does() -> None:
+    low = replace(NEEDS[FIRST], ports=(replace(NODE, port=443), replace(BUS, port=80)))
+    facts = replace(good_facts(), **sysctl("net.ipv4.ip_unprivileged_port_start", 100))
+    check = judged(facts, low)["low ports"]
+    assert (check.verdict, check.what) == (FAIL, f"{BUS.unit} needs 80: ports below 100 are root's there "
+        "(net.ipv4.ip_unprivileged_port_start), and its user is not root")  # fmt: skip
+    assert "declare ports from 100 on" in check.cure
+    assert judged(good_facts(), low)["low ports"].what.startswith(f"{NODE.unit} needs 443, {BUS.unit} needs 80: ")
+    as_root = replace(facts, is_root=True, user="root")
+    assert judged(as_root, low)["low ports"].verdict is PASS
+    contained = replace(low, ports=tuple(replace(port, listener="container") for port in low.ports))
+    assert judged(as_root, contained)["low ports"].verdict is FAIL
 
 
 DENIED = "permission denied while trying to connect to the Docker daemon socket"

@@ -1,0 +1,140 @@
+"""Before anything starts: may the Units listen on their ports, and are these free?
+
+Here are the Units of this machine; preflight_hosts.py asks other hosts, and judges by the same words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from redisforge.errors import HostError
+from redisforge.fleet.ports import DENIED, bind_problem, is_privileged, unprivileged_from
+from redisforge.model.facts import Facts, UnitState
+from redisforge.model.layout import ClusterLayout
+from redisforge.model.topology import EnvoyInstance, RedisNode, Topology
+from redisforge.model.unit import Unit
+from redisforge.plan.low_ports import ListensAs, cure, kept_for_root, listens_as
+from redisforge.runbooks.preflight import units_here
+
+_IDLE = (UnitState.ABSENT, UnitState.STOPPED)
+
+
+class DeclaredPort(msgspec.Struct, frozen=True):
+    """A socket that the topology asks for."""
+
+    unit: str
+    host: str
+    address: str
+    port: int
+    listener: ListensAs
+
+    def denial(self, limit: int, found: str = "", *, privileged: bool) -> str:
+        """Why the kernel will not let the Unit listen there; empty if it will, or if Docker does it in its place.
+
+        Ports from `limit` on are everybody's, those below it who is `privileged`. `found` is what an attempt of the
+        host's user said.
+        """
+        kept = kept_for_root(self.listener, self.port, limit, is_privileged=privileged)
+        if kept or found != DENIED or self.listener == "bridged":
+            return kept
+        return f"{DENIED}, though the kernel lets everybody listen on ports from {limit} on"
+
+    def __str__(self) -> str:
+        return f"{self.unit} needs {self.address}:{self.port}"
+
+
+def check_ports(
+    topology: Topology, layout: ClusterLayout, facts: Facts, units: Mapping[str, Unit] | None = None
+) -> None:
+    """The ports of every Unit of this machine that does not run are free, and it may listen on them; so may those of
+    `units` that are to be started again with another configuration.
+
+    Raises HostError naming all that are not. Other hosts: preflight_hosts.py.
+    """
+    taken: list[str] = []
+    denied: list[tuple[ListensAs, str]] = []
+    here, due = units_here(topology), due_units(facts, units or {})
+    limit, privileged = unprivileged_from(), is_privileged()
+    for asked in declared_ports(topology):
+        is_idle = asked.unit in here and is_idle_unit(asked.unit, facts)
+        if not is_idle and not (asked.unit in here and asked.unit in due):
+            continue
+        found = bind_problem(asked.address, asked.port) if is_idle else ""
+        if why := asked.denial(limit, found, privileged=privileged):
+            denied.append((asked.listener, f"{asked}: {why}"))
+        elif found and found != DENIED:
+            taken.append(f"{asked}: {found}{_other_cluster(layout, asked.port)}")
+    if taken or denied:
+        raise HostError(
+            " and ".join(["ports are not free"] * bool(taken) + ["ports are kept for root"] * bool(denied)),
+            where="this machine",
+            why="\n".join((*(said for _, said in denied), *taken)),
+            next_step="\n".join((*cures((listener for listener, _ in denied), limit), *[_OTHER_PORTS] * bool(taken))),
+        )
+
+
+_OTHER_PORTS = (
+    "stop what uses them, or declare other ports in redisforge.yaml (ports, endpoints, envoy); "
+    "`redisforge init --first-port N` writes a file with other ports"
+)
+
+
+def cures(listeners: Iterator[ListensAs], limit: int) -> list[str]:
+    """What can be done for those that may not listen, each once."""
+    return list(dict.fromkeys(cure(listener, limit) for listener in listeners))
+
+
+def is_idle_unit(name: str, facts: Facts) -> bool:
+    """Whether a Unit is to be started: it is not there, or stopped."""
+    return name not in facts.units or facts.units[name].state in _IDLE
+
+
+def due_units(facts: Facts, units: Mapping[str, Unit]) -> Collection[str]:
+    """The names of those that are to start, or to be started again with another configuration."""
+    return {unit.name for unit in units.values() if _is_due(unit, facts)}
+
+
+def _is_due(unit: Unit, facts: Facts) -> bool:
+    if is_idle_unit(unit.name, facts):
+        return True
+    seen = facts.units[unit.name]
+    return seen.state is not UnitState.UNKNOWN and seen.config_hash != unit.config_hash
+
+
+def declared_ports(topology: Topology) -> Iterator[DeclaredPort]:
+    """Every socket that the topology asks for."""
+
+    def at(unit: RedisNode | EnvoyInstance, port: int, address: str = "") -> DeclaredPort:
+        bound = address or topology.listens_on(unit)
+        return DeclaredPort(unit.name, unit.host, bound, port, listens_as(topology, unit))
+
+    for node in topology.own_nodes:
+        yield at(node, node.port)
+        yield at(node, node.bus_port)
+    envoys = {envoy.name: envoy for envoy in topology.envoys}
+    for endpoint in topology.endpoints:
+        for listener in endpoint.listeners:
+            yield at(envoys[listener.envoy], listener.port)
+    for envoy in topology.envoys:
+        yield at(envoy, envoy.admin_port, "127.0.0.1")
+
+
+def _other_cluster(layout: ClusterLayout, port: int) -> str:
+    """Names the RedisForge cluster that declares the port, if one does."""
+    for record in Path(layout.folder).parent.glob("*/topology.json"):
+        if record.parent == Path(layout.folder):
+            continue
+        try:
+            topology = json.loads(record.read_text())
+            ports = {node[key] for node in topology["nodes"] for key in ("port", "bus_port")}
+            ports |= {envoy["admin_port"] for envoy in topology["envoys"]}
+            ports |= {door["port"] for endpoint in topology["endpoints"] for door in endpoint["listeners"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if port in ports:
+            return f", of the cluster {record.parent.name!r}"
+    return ""
