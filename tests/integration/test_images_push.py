@@ -24,7 +24,8 @@ BIG, SMALL = os.urandom(8 << 20), os.urandom(1 << 20)
 FIRST = Crafted(NAME.format(1), [BIG, b"first"])
 SECOND = Crafted(NAME.format(2), [BIG, SMALL])
 FOREIGN = Crafted(NAME.format(3), [b"foreign"], architecture="arm64")
-ALL = (FIRST, SECOND, FOREIGN)
+TEXT = Crafted(NAME.format(4), [b"All happy clusters are alike. " * (1 << 20), b"fourth"])
+ALL = (FIRST, SECOND, FOREIGN, TEXT)
 
 
 class Said(NamedTuple):
@@ -110,6 +111,22 @@ def test_only_what_a_host_lacks_travels(bed: Bed, operator: Operator) -> None:
     assert has(host, SECOND)
     checked = host.run("sh", "-c", f"docker save {SECOND.name} | tar -xO --wildcards '*/layer.tar' '*' | wc -c")
     assert int(checked) > len(BIG) + len(SMALL)
+
+
+def test_a_slow_line_is_sent_less(bed: Bed, operator: Operator) -> None:
+    host = bed.hosts[1]
+    host.slow_down(200)
+    try:
+        said = operator.push(TEXT, host)
+    finally:
+        host.speed_up()
+    result = said.results[host.name]
+    assert result["verdict"] == "sent"
+    assert has(host, TEXT)
+    assert result["raw_bytes"] > len(TEXT.layers[0])
+    assert result["sent_bytes"] < result["raw_bytes"] / 2
+    report = json.loads(said.stdout)
+    assert (report["raw_bytes"], report["sent_bytes"]) == (result["raw_bytes"], result["sent_bytes"])
 
 
 def test_an_image_that_lost_its_name_is_named_again(bed: Bed, operator: Operator) -> None:

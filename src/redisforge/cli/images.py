@@ -150,7 +150,8 @@ def push_text(report: PushReport) -> str:
         if rows
         else "No declared host has a Docker of its own."
     )
-    return f"{text}\n{report.sent_bytes / 1e6:.0f} MB sent in {report.seconds:.1f} s"
+    sent, raw = (f"{size / 1e6:.0f} MB" for size in (report.sent_bytes, report.raw_bytes))
+    return f"{text}\n{raw}, sent as {sent}, in {report.seconds:.1f} s"
 
 
 def _orders(

@@ -68,7 +68,10 @@ class PushedImage(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     id: str
     verdict: PushVerdict
+    raw_bytes: int = 0
+    """Of what its host was sent, all its images together, before it was packed."""
     sent_bytes: int = 0
+    """Of the same, as it went over the line."""
     problem: str = ""
     next_step: str = ""
 
@@ -78,5 +81,7 @@ class PushReport(msgspec.Struct, frozen=True, kw_only=True):
 
     passed: bool
     results: tuple[PushedImage, ...]
+    raw_bytes: int
+    """Of all that hosts were sent, before it was packed."""
     sent_bytes: int
     seconds: float

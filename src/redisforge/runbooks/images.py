@@ -1,8 +1,8 @@
 """`images list` and `images push`: which images the hosts have, and bringing them those that they lack.
 
 An image is saved once, into a file; every host gets a stream of what it lacks of it (fleet/image_archive.py), all at
-the same time, over the connection that there is to it. Nothing is kept on the way in memory or on the hosts, and a
-registry is not needed.
+the same time, over the connection that there is to it, packed where that is slow (fleet/squeezed.py). Nothing is kept
+on the way in memory or on the hosts, and a registry is not needed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from redisforge.fleet.binaries.ensure import engine_rule, envoy_rule
 from redisforge.fleet.binaries.versions import parse_version
 from redisforge.fleet.docker_look import MAKE_ROOM, docker_problem, is_full, look_at_docker
 from redisforge.fleet.image_archive import ImageArchive
+from redisforge.fleet.squeezed import SqueezedStream
 from redisforge.fleet.ssh_pool import over_hosts
 from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
 from redisforge.model.image_report import DockerFacts, HostImages, ImageList, PushedImage, PushReport
@@ -109,8 +110,9 @@ class _Push:
         self._fleet = fleet
         self._on_progress = on_progress
         self._hosts = docker_hosts(fleet)
-        self._sent_bytes = 0
+        self._done_bytes = 0
         self._total_bytes = 0
+        self._streams: list[SqueezedStream] = []
         self._archive: ImageArchive | None = None
 
     async def run(self, names: Sequence[str]) -> PushReport:
@@ -131,7 +133,8 @@ class _Push:
         return PushReport(
             passed=all(result.verdict != "failed" for result in results),
             results=results,
-            sent_bytes=self._sent_bytes,
+            raw_bytes=sum(stream.raw_bytes for stream in self._streams),
+            sent_bytes=sum(stream.sent_bytes for stream in self._streams),
             seconds=time.monotonic() - began,
         )
 
@@ -187,21 +190,28 @@ class _Push:
         """Send what is missing; an engine that does not take it without what it has gets the whole."""
         there = chains_of(docker.images) if docker.takes_parts else frozenset[Chain]()
         ids = [step.image.id for step in steps]
-        sent_bytes, done = await self._load(transport, docker, ids, there)
+        stream, done = await self._load(transport, docker, ids, there)
         if done.exit_status and there and not is_full(done.stderr):
-            sent_bytes, done = await self._load(transport, docker, ids, frozenset())
+            stream, done = await self._load(transport, docker, ids, frozenset())
         if done.exit_status:
             raise docker_problem(transport.host, done.stderr or done.stdout, what="the images were not taken")
         self._on_progress(f"{host} has {', '.join(step.name for step in steps)}")
         return [
-            PushedImage(host=host, name=step.name, id=step.image.id, verdict="sent", sent_bytes=sent_bytes)
+            PushedImage(
+                host=host,
+                name=step.name,
+                id=step.image.id,
+                verdict="sent",
+                raw_bytes=stream.raw_bytes,
+                sent_bytes=stream.sent_bytes,
+            )
             for step in steps
         ]
 
     async def _load(
         self, transport: Transport, docker: DockerFacts, ids: Sequence[str], there: frozenset[Chain]
-    ) -> tuple[int, CommandResult]:
-        """One `docker load`; returns the bytes that it takes, and how it ended. Raises HostError."""
+    ) -> tuple[SqueezedStream, CommandResult]:
+        """One `docker load`; returns what it was sent, and how it ended. Raises HostError."""
         assert self._archive is not None
         size_bytes = self._archive.size_of(ids, there)
         if why := room_problem(docker, size_bytes):
@@ -209,22 +219,24 @@ class _Push:
         self._total_bytes += size_bytes
         limit_s = _LOAD_LIMIT_S + size_bytes / _SLOWEST_BYTES_S
         pieces = self._archive.pieces(ids, there, self._count)
+        stream = SqueezedStream()
+        self._streams.append(stream)
         argv = ("docker", "image", "load", "--quiet")
-        return size_bytes, await transport.feed(argv, pieces, timeout_s=limit_s, check=False)
+        return stream, await transport.feed(argv, stream.members(pieces), timeout_s=limit_s, check=False)
 
     def _count(self, size_bytes: int) -> None:
-        self._sent_bytes += size_bytes
+        self._done_bytes += size_bytes
 
     async def _tell(self) -> None:
         """Every second: how far it is, how fast, and how long it will take."""
         began = time.monotonic()
         while True:
             await asyncio.sleep(_TELL_EVERY_S)
-            rate = self._sent_bytes / (time.monotonic() - began)
+            rate = self._done_bytes / (time.monotonic() - began)
             if rate:
-                left_s = (self._total_bytes - self._sent_bytes) / rate
+                left_s = (self._total_bytes - self._done_bytes) / rate
                 self._on_progress(
-                    f"sent {self._sent_bytes / 1e6:.0f} of {self._total_bytes / 1e6:.0f} MB, "
+                    f"sent {self._done_bytes / 1e6:.0f} of {self._total_bytes / 1e6:.0f} MB, "
                     f"{rate / 1e6:.1f} MB/s, {left_s:.0f} s left"
                 )
 
