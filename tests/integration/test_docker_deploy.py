@@ -30,10 +30,9 @@ def names_of(engine: DockerBed, repository: str) -> list[str]:
     return listed.split()
 
 
-def everything(engine: DockerBed) -> tuple[str, str]:
-    """Every image with its names, and every container."""
-    images = engine.docker("image", "ls", "--all", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
-    return images, engine.docker("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.State}}")
+def what_it_may_make(engine: DockerBed, node: str) -> tuple[list[str], str]:
+    """The names of images and the containers that `deploy` could have made. Others use the same engine meanwhile."""
+    return names_of(engine, REPOSITORY), engine.docker("ps", "--all", "--quiet", "--filter", node)
 
 
 @contextlib.contextmanager
@@ -59,9 +58,9 @@ def test_a_missing_image_is_built_and_the_node_runs_in_it(hosts: Hosts, docker: 
     words = ("deploy", "redis", "--runtime", "docker", "--base", docker.base_image())
     with without_images(docker):
         try:
-            before = everything(docker)
+            before = what_it_may_make(docker, node)
             plan = hosts.done(host, *words, "--dry-run", "--json").json()
-            assert everything(docker) == before
+            assert what_it_may_make(docker, node) == before == ([], "")
             assert not hosts.home(host).exists()
             first = hosts.done(host, *words, "--json")
             size_bytes = int(docker.docker("image", "inspect", "--format", "{{.Size}}", plan["image"]["name"]))
@@ -83,3 +82,14 @@ def test_a_missing_image_is_built_and_the_node_runs_in_it(hosts: Hosts, docker: 
     assert f"built {image} in " in first.stderr
     assert "built" not in again.stderr
     assert left == ""
+
+
+def test_a_port_that_a_container_may_not_have_is_named(hosts: Hosts, docker: DockerBed) -> None:
+    hosts.certify()
+    here = ADDRESSES[0]
+    hosts.write(here, REDIS_PORT="443", REDIS_CLUSTER_ANNOUNCE_PORT="443")
+    said = hosts.run(here, "deploy", "redis", "--runtime", "docker", "--base", docker.base_image(), "--dry-run")
+    assert said.status == 7, str(said)
+    assert f"redis-443 needs {here}:443: ports below 1024 are root's there" in said.stderr
+    assert "a container on its host's network is not root" in said.stderr
+    assert not hosts.home(here).exists()
