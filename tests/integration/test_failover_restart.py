@@ -181,9 +181,7 @@ def test_ctrl_c_ends_at_a_safe_point(cluster: Cluster) -> None:
 def test_a_budget_that_cannot_be_kept_stops_at_a_safe_point(cluster: Cluster) -> None:
     with loaded(cluster):
         ended(cluster, "restart", "--abort-over", "1", status=15)
-    assert cluster.is_healthy() or cluster.run("restart").status == 0
-    cluster.up()  # a replica that was about to restart is read again
-    assert_whole(cluster)
+    assert_whole(cluster)  # a replica that was about to restart is read again
 
 
 def test_a_dry_run_says_what_would_happen_and_does_nothing(cluster: Cluster) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from redisforge.model.facts import CHANGED_BY_HAND, Facts, UnitState
+from redisforge.model.facts import CHANGED_BY_HAND, Facts, NodeFacts, UnitFacts, UnitState
 from redisforge.model.report import Problem
-from redisforge.model.slots import count, describe, subtract
+from redisforge.model.slots import SlotRange, count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.gates import agreed, stale_envoys
+from redisforge.plan.open_slots import find_open
 from redisforge.plan.roles import crowded
 from redisforge.plan.strays import strays
-from redisforge.plan.view import ALL_SLOTS, replicas_of, served_slots
+from redisforge.plan.upgrade import series
+from redisforge.plan.view import ALL_SLOTS, hanging, replicas_of, served_slots
 
 _MEMORY_WARNING_RATIO = 0.9
 _LAG_WARNING_BYTES = 64 * 1024 * 1024
@@ -30,6 +33,7 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
         *(_as_expected(topology, problem) for problem in _units(topology, facts)),
         *_nodes(topology, facts),
         *_unread(topology, facts),
+        *_versions(topology, facts),
         *_shards(topology, facts),
         *crowded(topology, facts),
         *_endpoints(topology, facts),
@@ -41,11 +45,23 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
 def _slots(topology: Topology, facts: Facts) -> Iterator[Problem]:
     missing = subtract(ALL_SLOTS, served_slots(facts))
     if missing:
+        hung = ", ".join(hanging(facts))
         yield Problem(
             severity="critical",
             where=topology.name,
             what=f"{count(missing)} slots are not served: {describe(missing)}",
-            next_step="`redisforge up` starts what does not run",
+            next_step=f"see {hung}" if hung else "`redisforge up` starts what does not run",
+        )
+        return
+    opened = [slot.slot for slot in find_open(facts.reachable_nodes()) if slot.migrating or slot.importing]
+    if opened:
+        slots = merge(SlotRange(slot, slot) for slot in opened)
+        yield Problem(
+            severity="warning",
+            where=topology.name,
+            what=f"slots are open: {describe(slots)}: a move runs, or one was cut off",
+            next_step="if no verb runs, repeat the one that was cut off, or `redisforge rebalance`: both close them "
+            "first, and lose nothing",
         )
         return
     reasons = list(agreed(topology, facts))
@@ -109,7 +125,7 @@ def _nodes(topology: Topology, facts: Facts) -> Iterator[Problem]:
         seen, unit = facts.nodes[node.name], facts.units.get(node.name)
         if not seen.reachable:
             if unit is None or unit.state in (UnitState.RUNNING, UnitState.ORPHANED):
-                yield _silent(node, seen.problem, loading=seen.loading)
+                yield _silent(node, seen, unit)
             continue
         if seen.role is Role.MASTER and not seen.slots:
             yield Problem(
@@ -144,12 +160,29 @@ def _unread(topology: Topology, facts: Facts) -> Iterator[Problem]:
             )  # fmt: skip
 
 
-def _silent(node: RedisNode, why: str, *, loading: bool) -> Problem:
-    if loading:
+def _versions(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    """Nodes of several series: an older one cannot copy the data of a newer one, so that a failover back may fail."""
+    counts = Counter(node.version for node in facts.reachable_nodes() if node.version)
+    if len({series(version) for version in counts}) < 2:
+        return
+    newest = max(counts, key=lambda version: (series(version), version))
+    listed = ", ".join(f"{version} ({number})" for version, number in sorted(counts.items()))
+    kind = topology.engine.kind
+    yield Problem(
+        severity="warning", where=topology.name, what=f"its nodes are of several versions of {kind}: {listed}",
+        next_step=f"if no upgrade runs, one was cut off: `redisforge upgrade --{kind} {newest}` goes on",
+    )  # fmt: skip
+
+
+def _silent(node: RedisNode, seen: NodeFacts, unit: UnitFacts | None) -> Problem:
+    if seen.loading:
         return Problem(severity="warning", where=node.name, what="is reading its data from disk", next_step="wait")
+    hung = ""
+    if unit is not None and unit.state is UnitState.RUNNING and unit.pid:
+        hung = f"; if it hangs, kill -9 {unit.pid} on its host {node.host}: its keeper starts it again"
     return Problem(
-        severity="critical", where=node.name, what=f"does not answer at {node.address}:{node.port}: {why}",
-        next_step=f"`redisforge logs {node.name}`",
+        severity="critical", where=node.name, what=f"does not answer at {node.address}:{node.port}: {seen.problem}",
+        next_step=f"`redisforge logs {node.name}`{hung}",
     )  # fmt: skip
 
 

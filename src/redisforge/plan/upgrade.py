@@ -85,7 +85,8 @@ def refuse_older(topology: Topology, facts: Facts, version: str, accepted: froze
                 why=f"a server reads data of its own and of older series. What {node.version} has written to disk and "
                 f"sends to its replicas may be in a format (RDB version) that {version} does not know",
                 next_step=f"stay with {'.'.join(map(str, series(node.version)))} or newer (`engine.version` in "
-                "redisforge.yaml); to go back, load the data into a new cluster",
+                "redisforge.yaml). If an upgrade was cut off, `redisforge upgrade "
+                f"--{topology.engine.kind} {node.version}` goes on. To go back, load the data into a new cluster",
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from redisforge.model.facts import Facts, NodeFacts, PeerView
+from redisforge.model.facts import Facts, NodeFacts, PeerView, UnitState
 from redisforge.model.slots import SLOT_COUNT, SlotRange, count, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 
@@ -88,6 +88,18 @@ def strangers(topology: Topology, facts: Facts) -> dict[str, PeerView]:
 def newcomers(before: Facts, after: Facts) -> tuple[str, ...]:
     """Nodes that could not be asked before and are there now, knowing nobody: their keeper let them start blank."""
     return tuple(node.name for node in after.nodes.values() if node.is_blank and not before.nodes[node.name].reachable)
+
+
+def hanging(facts: Facts) -> tuple[str, ...]:
+    """Nodes whose process runs and does not answer, though it is not reading its data from disk."""
+    return tuple(
+        node.name
+        for node in facts.nodes.values()
+        if not (node.reachable or node.loading)
+        and (unit := facts.units.get(node.name)) is not None
+        and unit.state is UnitState.RUNNING
+        and unit.pid
+    )
 
 
 def declared_at(topology: Topology, address: str, port: int) -> RedisNode | None:

@@ -89,7 +89,8 @@ class ClientProbe:
                         *self._seen.first_errors[:3],
                     )
                 ),
-                next_step="nothing is half done; the same command goes on from here",
+                next_step="nothing is half done, and what had been taken out of the reader endpoints is back; "
+                "the same command goes on from here",
             )
 
     async def __aenter__(self) -> ClientProbe:

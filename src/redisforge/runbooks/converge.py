@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from redisforge.errors import GateError
+from redisforge.errors import AbortedError, GateError
 from redisforge.model.facts import Facts
 from redisforge.model.steps import MendSlots, MoveSlots
 from redisforge.plan.predict import Planner
@@ -23,7 +23,8 @@ async def converge(
 ) -> tuple[tuple[tuple[str, float], ...], Facts]:
     """Carry out phases until the planner has no more; returns (title, seconds) of each, and the last facts.
 
-    `safe_point` is called before every phase, when nothing is half done: it raises to stop the verb there.
+    `safe_point` is called before every phase, when nothing is half done: it raises to stop the verb there. A node that
+    was taken out of the reader endpoints for the next phase is put back first.
 
     A node that refuses a step may have changed since it was looked at: an election or a keeper is not ours to hold. So
     the planner is asked again, and only a refusal of what it still wants is an error.
@@ -38,8 +39,12 @@ async def converge(
         phase = planner(facts)
         if phase is None:
             return tuple(done), facts
-        if (waiting := safe_point()) is not None:
-            await waiting
+        try:
+            if (waiting := safe_point()) is not None:
+                await waiting
+        except (KeyboardInterrupt, AbortedError):
+            await runner.give_reads_back(facts)
+            raise
         began = time.monotonic()
         try:
             facts = await runner.carry_out(phase, facts)

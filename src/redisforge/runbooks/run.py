@@ -31,7 +31,8 @@ from redisforge.model.steps import (
 from redisforge.model.topology import Role
 from redisforge.model.unit import Unit
 from redisforge.plan.gates import reasons_against
-from redisforge.plan.view import newcomers
+from redisforge.plan.ready import left_unread
+from redisforge.plan.view import hanging, newcomers
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.moving import SlotMover
 from redisforge.runbooks.observe import Observer
@@ -111,6 +112,13 @@ class Runner:
         self._progress(f"{phase.title}: {seconds:.2f} s")
         return seen
 
+    async def give_reads_back(self, facts: Facts) -> None:
+        """Put back what was taken out of the reader endpoints for a phase that does not come, as well as can be."""
+        but = frozenset(node.name for node in facts.reachable_nodes() if not node.refuses_reads)
+        with contextlib.suppress(RedisForgeError):
+            if phase := left_unread(self._cluster.topology, facts, but=but):
+                await self.carry_out(phase, facts)
+
     async def look_again(self) -> Facts:
         """The facts of this moment, after something was not as it had been seen."""
         return await self._observer.look(fresh_units=True, always_probe=True)
@@ -175,8 +183,8 @@ class Runner:
                     f"{title}: not reached within {gate.deadline_s:g} s",
                     where=topology.name,
                     why="\n".join(reasons[:8]),
-                    next_step="`redisforge status` shows the state, `redisforge logs` what the processes say; "
-                    f"`{self._again}` goes on from here",
+                    next_step=f"{_hanging(facts)}`redisforge status` shows the state, `redisforge logs` what the "
+                    f"processes say; `{self._again}` goes on from here",
                 )
             if time.monotonic() > asked_at + _FAILOVER_ATTEMPT_S:
                 asked_at = time.monotonic()
@@ -224,6 +232,12 @@ async def log_tail(cluster: Cluster, unit_name: str) -> str:
     argv = ("sh", "-c", tail, "redisforge-logs", *cluster.runtime.log_command(unit_name))
     said = await cluster.site_of(unit_name).transport.run(argv, timeout_s=_LOG_LIMIT_S, check=False)
     return said.stdout.rstrip("\n") or "its log is empty"
+
+
+def _hanging(facts: Facts) -> str:
+    """What to do about processes that run and do not answer: waiting for them again would not help."""
+    named = ", ".join(f"{name} (process {facts.units[name].pid})" for name in hanging(facts))
+    return f"{named}: if it hangs, kill -9 that process, and its keeper starts it again; " if named else ""
 
 
 def _not_promoted(phase: Phase, facts: Facts) -> tuple[str, ...]:

@@ -111,6 +111,20 @@ CASES: tuple[tuple[str, Edit, str, str, str], ...] = (
         "redis-1",
         "gets no reads from the reader endpoints",
     ),
+    (
+        "an open slot",
+        line_with("redis-1", migrating=((0, FORMED.nodes["redis-2"].id), (7, FORMED.nodes["redis-2"].id))),
+        "warning",
+        "main",
+        "slots are open: 0 7",
+    ),
+    (
+        "an upgrade that was cut off",
+        all_of(*(node_with(f"redis-{n}", version="8.6.3" if n == 1 else "8.0.6") for n in range(1, 7))),
+        "warning",
+        "main",
+        "its nodes are of several versions of redis: 8.0.6 (5), 8.6.3 (1)",
+    ),
     ("no replica", gone(REPLICA), "warning", "redis-1", "has 0 of 1 replicas"),
     (
         "far behind",
@@ -253,3 +267,16 @@ def test_while_no_node_answers_nobody_is_called_a_stray() -> None:
     told = {problem.where for problem in diagnose(TOPOLOGY, silent(TOPOLOGY, FORMED))}
     assert "redis-1" in told
     assert "redis-9" not in told
+
+
+def test_the_way_out_of_a_hang_is_the_process() -> None:
+    """Nothing has to be started, so nobody is sent to `up`."""
+    edit = all_of(gone("redis-1", UnitState.RUNNING), unit_with("redis-1", pid=4711))
+    advice = {problem.where: problem.next_step for problem in diagnose(TOPOLOGY, edit(TOPOLOGY, FORMED))}
+    assert "kill -9 4711 on its host" in advice["redis-1"]
+    assert advice["main"] == "see redis-1"
+
+
+def test_versions_of_one_series_may_stand_together() -> None:
+    edit = all_of(*(node_with(f"redis-{n}", version="8.6.3" if n == 1 else "8.6.1") for n in range(1, 7)))
+    assert diagnose(TOPOLOGY, edit(TOPOLOGY, FORMED)) == ()

@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from redisforge.errors import AbortedError, LockedError
 from redisforge.model.facts import Facts
 from redisforge.model.steps import Gate, MendSlots, Phase, Promote
 from redisforge.redis.connection import ReplyError
@@ -25,12 +26,17 @@ class RefusedRunner:
         self._refused = refused
         self.asked: list[str] = []
         self.looks = 0
+        self.given_back = False
 
     async def carry_out(self, phase: Phase, facts: Facts) -> Facts:
         self.asked.append(phase.title)
         if phase.title in self._refused:
             raise ReplyError(f"{phase.title} refused", where="127.0.0.1:1", why="ERR not now")
         return Facts(observed_at_s=facts.observed_at_s + 1)
+
+    async def give_reads_back(self, facts: Facts) -> None:
+        del facts
+        self.given_back = True
 
     async def look_again(self) -> Facts:
         self.looks += 1
@@ -69,6 +75,27 @@ async def test_nobody_is_asked_without_end() -> None:
     runner = RefusedRunner("a", "b", "c", "d", "e")
     with pytest.raises(ReplyError, match="d refused"):
         await run(runner, "a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize(
+    ("reason", "puts_back"),
+    [
+        (KeyboardInterrupt(), True),
+        (AbortedError("clients have waited"), True),
+        (LockedError("the cluster's lock was lost"), False),
+    ],
+)
+async def test_reads_are_given_back_when_it_is_to_stop_and_may_still_act(
+    reason: BaseException, puts_back: bool
+) -> None:
+    runner = RefusedRunner()
+
+    def stop() -> None:
+        raise reason
+
+    with pytest.raises(type(reason)):
+        await converge(cast("Runner", runner), lambda _: wants("redis-4"), Facts(observed_at_s=0.0), stop)
+    assert (runner.asked, runner.given_back) == ([], puts_back)
 
 
 async def test_the_mover_has_tried_again_by_itself() -> None:
