@@ -48,11 +48,15 @@ def test_of_two_ups_at_once_one_succeeds_and_the_other_names_it(make_cluster: Ma
     cluster = make_cluster()
     with cluster.start("up") as first:
         until((cluster.path / "journal.jsonl").exists, "the first `up` at work")
-        second = cluster.run("up")
+        first.send_signal(signal.SIGSTOP)  # or it may be done before the others are asked
+        try:
+            second = cluster.run("up")
+            down = cluster.run("down", "--purge", "--yes")
+        finally:
+            first.send_signal(signal.SIGCONT)
         assert second.status == 8, str(second)
         assert f"(process {first.pid})" in second.stderr
         assert "`redisforge up`" in second.stderr
-        down = cluster.run("down", "--purge", "--yes")
         assert down.status in (8, 14), str(down)
         output, errors = first.communicate(timeout=60)
         assert first.returncode == 0, f"{output}{errors}"
