@@ -102,20 +102,26 @@ class SlotMover:
 
 def progress_text(progress: MoveProgress) -> str:
     """How far a move is, at which rate, and how long it will take."""
+    rate = f", {size_text(progress.rate_bytes_s)}/s" if progress.bytes_done else ""
     left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
     return (
         f"moving slots: {progress.slots_done} of {progress.slots_total}, {progress.keys_done} of "
-        f"{progress.keys_total} keys, {progress.rate_bytes_s / _MIB:.1f} MB/s{left}"
+        f"{progress.keys_total} keys{rate}{left}"
     )
 
 
 def moved_text(done: MoveResult) -> str:
     """What a move did."""
-    rate = done.bytes_moved / _MIB / done.seconds if done.seconds else 0.0
-    return (
-        f"moved {done.slots_moved} slots, {done.keys_moved} keys, {done.bytes_moved / _MIB:.1f} MB "
-        f"in {done.seconds:.2f} s ({rate:.1f} MB/s)"
-    )
+    size = f", {size_text(done.bytes_moved)}" if done.bytes_moved else ""
+    rate = f" ({size_text(done.bytes_moved / done.seconds)}/s)" if size and done.seconds else ""
+    return f"moved {done.slots_moved} slots, {done.keys_moved} keys{size} in {done.seconds:.2f} s{rate}"
+
+
+def size_text(size_bytes: float) -> str:
+    """`1.5 MB`, and `23 kB` or `512 B` where that would be 0.0 MB."""
+    if size_bytes >= 0.1 * _MIB:
+        return f"{size_bytes / _MIB:.1f} MB"
+    return f"{size_bytes / 1024:.0f} kB" if size_bytes >= 1024 else f"{size_bytes:.0f} B"
 
 
 def _too_big(done: MoveResult) -> RefusedError:

@@ -108,10 +108,46 @@ def test_migrate_says_who_logs_in_and_what_wins() -> None:
 
 def test_progress_tells_rate_and_time_left() -> None:
     progress = MoveProgress(
-        slots_done=10, slots_total=40, keys_done=1, keys_total=2, bytes_done=100, bytes_total=300, elapsed_s=2.0
+        slots_done=30, slots_total=40, keys_done=1, keys_total=3, bytes_done=100, bytes_total=300, elapsed_s=2.0
     )
     assert progress.rate_bytes_s == 50.0
-    assert progress.left_s == 4.0
+    assert progress.left_s == 4.0, "many bytes are to come"
+
+
+def test_time_left_goes_by_slots_where_the_keys_are_small() -> None:
+    """The total of the bytes is estimated from the source's memory, and small keys then measure much less."""
+    progress = MoveProgress(
+        slots_done=2658, slots_total=2731, keys_done=1099, keys_total=1099, bytes_done=70_000, bytes_total=210_000,
+        elapsed_s=27.0,
+    )  # fmt: skip
+    assert progress.left_s == pytest.approx(27.0 * 73 / 2658)
+
+
+def test_time_left_goes_by_the_pace_of_late() -> None:
+    """The first slots were full and took most of the time."""
+    progress = MoveProgress(
+        slots_done=100, slots_total=200, keys_done=900, keys_total=900, bytes_done=10**9, bytes_total=10**9,
+        elapsed_s=60.0, recent_s=5.0, recent_slots=50, recent_bytes=0,
+    )  # fmt: skip
+    assert progress.left_s == 10.0
+
+
+def test_the_pace_of_late_is_that_of_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("redisforge.redis.moving.tally.time.monotonic", lambda: now_s)
+    tally = Tally(MoveWatch(), 1000)
+    tally.keys_total = 1000
+    reports: list[MoveProgress] = []
+    for _ in range(40):  # 10 s in which a slot takes 0.25 s, then 5 s in which ten of them do
+        now_s += 0.25
+        tally.add((0,), "b", 1, 10)
+    for _ in range(20):
+        now_s += 0.25
+        tally.add(tuple(range(10)), "b", 10, 100)
+        reports.append(tally.progress())
+    assert reports[-1].recent_s == pytest.approx(5.0)
+    assert reports[-1].left_s == pytest.approx((1000 - 240) * 0.025)
+    assert [report.left_s for report in reports] == sorted((r.left_s or 0.0 for r in reports), reverse=True)
 
 
 def test_time_left_of_slots_without_a_byte_goes_by_slots() -> None:

@@ -26,6 +26,7 @@ class MoveProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a call of move_slots has come. Keys and bytes are those that were moved so far.
 
     Bytes are the memory of the keys: measured by a classic move, estimated from the source's average by an atomic one.
+    `recent_slots` and `recent_bytes` are those of the last `recent_s` seconds.
     """
 
     slots_done: int
@@ -35,6 +36,9 @@ class MoveProgress(msgspec.Struct, frozen=True, kw_only=True):
     bytes_done: int
     bytes_total: int
     elapsed_s: float
+    recent_s: float = 0.0
+    recent_slots: int = 0
+    recent_bytes: int = 0
 
     @property
     def rate_bytes_s(self) -> float:
@@ -43,11 +47,24 @@ class MoveProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def left_s(self) -> float | None:
-        """Estimated seconds to the end; None while nothing has been moved yet."""
-        done, total = (self.bytes_done, self.bytes_total) if self.bytes_total else (self.slots_done, self.slots_total)
-        if not done:
-            return None
-        return self.elapsed_s * max(0, total - done) / done
+        """Estimated seconds to the end; None while nothing has been moved yet.
+
+        Slots cost round trips even when they are empty, and keys cost their bytes: what takes longer counts. How many
+        bytes are to come is told by the keys that have moved: `bytes_total` is estimated from the memory of the source,
+        and with small keys that is many times what MEMORY USAGE then measures.
+        """
+        slots_left_s = self._seconds_for(self.slots_total - self.slots_done, self.slots_done, self.recent_slots)
+        if not self.bytes_done or not self.keys_done:
+            return slots_left_s
+        bytes_left = (self.keys_total - self.keys_done) * self.bytes_done / self.keys_done
+        bytes_left_s = self._seconds_for(bytes_left, self.bytes_done, self.recent_bytes)
+        return max((left_s for left_s in (slots_left_s, bytes_left_s) if left_s is not None), default=None)
+
+    def _seconds_for(self, left: float, done: int, recent: int) -> float | None:
+        """At the pace of late; at that since the start where nothing of the kind came of late."""
+        if recent and self.recent_s > 0:
+            return max(0.0, left) * self.recent_s / recent
+        return max(0.0, left) * self.elapsed_s / done if done else None
 
 
 def _no_report(_: MoveProgress) -> None:

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from typing import NamedTuple
 
 from redisforge.redis.moving.moves import LeftSlot, MoveProgress, MoveWatch
 from redisforge.redis.moving.sizes import SlotSizes
 
 _PACE_STEP_S = 0.05
+_RECENT_S = 5.0
+"""The pace of so long tells when the end comes: a full slot takes longer than an empty one, and they come in turns."""
+_MARK_EVERY_S = 0.25
+
+
+class _Mark(NamedTuple):
+    """What had been moved at a moment, in seconds since the start."""
+
+    at_s: float = 0.0
+    slots: int = 0
+    size_bytes: int = 0
 
 
 class Tally:
@@ -25,6 +38,7 @@ class Tally:
         self.stopped = False
         self.failed = False
         self._began = time.monotonic()
+        self._marks = deque([_Mark()])
 
     @property
     def seconds(self) -> float:
@@ -51,6 +65,8 @@ class Tally:
 
     def progress(self) -> MoveProgress:
         """As it is now."""
+        now_s = self.seconds
+        since = self._recent(now_s)
         return MoveProgress(
             slots_done=self.slots,
             slots_total=self.slots_total,
@@ -58,8 +74,20 @@ class Tally:
             keys_total=max(self.keys_total, self.keys),
             bytes_done=self.bytes,
             bytes_total=max(self.bytes_total, self.bytes),
-            elapsed_s=self.seconds,
+            elapsed_s=now_s,
+            recent_s=now_s - since.at_s,
+            recent_slots=self.slots - since.slots,
+            recent_bytes=self.bytes - since.size_bytes,
         )
+
+    def _recent(self, now_s: float) -> _Mark:
+        """The youngest mark that is `_RECENT_S` old, or the start."""
+        marks = self._marks
+        while len(marks) > 1 and marks[1].at_s <= now_s - _RECENT_S:
+            marks.popleft()
+        if now_s - marks[-1].at_s >= _MARK_EVERY_S:
+            marks.append(_Mark(now_s, self.slots, self.bytes))
+        return marks[0]
 
     def should_stop(self) -> bool:
         """Whether to end at the next clean point: the caller asked, or another pair failed."""
