@@ -19,6 +19,7 @@ from redisforge.redis.moving.chunks import CHUNK_BYTES, choose_mover, chunk_byte
 from redisforge.redis.moving.ends import Ends
 from redisforge.redis.moving.keys import Key, groups, migrate_command, volleys
 from redisforge.redis.moving.moves import by_pair
+from redisforge.redis.moving.open_slots import Mended, in_words
 from redisforge.redis.moving.tally import Tally
 from redisforge.redis.moving.turns import Turns
 
@@ -200,3 +201,22 @@ def test_slots_whose_owner_a_node_does_not_see_yet(seen: list[str], wanted: dict
     view = [PeerView(id=name, address="10.0.0.1", port=7000, flags=(), slots=slots[name]) for name in slots]
     by_owner = {owner: ranges_of([s for s, own in wanted.items() if own == owner]) for owner in set(wanted.values())}
     assert slots_of(unseen(view, by_owner)) == sorted(slot for slot, owner in wanted.items() if seen[slot] != owner)
+
+
+def test_slots_that_were_closed_for_the_same_reason_are_told_in_one_line() -> None:
+    back, on = "rolled back: its owner has all keys", "finished: the new owner has keys of it already"
+    mended = [
+        *(Mended(slot, back, "redis-2") for slot in range(10, 58)),
+        Mended(58, on, "redis-4", 3),
+        Mended(60, back, "redis-2"),
+        Mended(61, on, "redis-4", 2),
+        Mended(62, back, "redis-3"),
+        Mended(62, back, ""),
+        Mended(10, back, "redis-2", 1),  # again, after a client's write that arrived late
+    ]
+    assert in_words(mended) == (
+        f"slots 10-57 60: {back} (redis-2, 1 key moved)",
+        f"slots 58 61: {on} (redis-4, 5 keys moved)",
+        f"slot 62: {back} (redis-3)",
+        f"slot 62: {back}",
+    )

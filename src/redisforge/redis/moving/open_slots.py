@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from redisforge.errors import NodeError, RefusedError
 from redisforge.model.facts import NodeFacts
 from redisforge.model.slots import describe
 from redisforge.model.topology import Role
+from redisforge.model.words import counted
 from redisforge.plan.open_slots import Blocked, Mending, OpenSlot, decide, find_open
 from redisforge.redis.connection import Login
 from redisforge.redis.moving.agreement import wait_agreed
@@ -21,6 +23,15 @@ from redisforge.redis.observe import NodeAsker
 
 _ROUNDS = 4
 """A slot of which a client's write arrived late, or whose owner changed meanwhile, is looked at again."""
+
+
+class Mended(NamedTuple):
+    """A slot that was closed, or stays open: why, at which node, and how many keys were brought there."""
+
+    slot: int
+    why: str
+    node: str
+    keys: int = 0
 
 
 async def mend_open_slots(
@@ -40,19 +51,20 @@ async def mend_open_slots(
     """
     watch = watch or MoveWatch()
     async with Ends(login) as ends, NodeAsker(login, timeout_s=10.0) as asker:
-        said = list(await end_earlier_tasks(ends, [n for n in nodes if _is_master(n)], engine_kind, watch))
+        said = await end_earlier_tasks(ends, [n for n in nodes if _is_master(n)], engine_kind, watch)
+        mended: list[Mended] = []
         for _ in range(_ROUNDS):
             seen = await _look(asker, nodes)
             found = find_open(seen)
             blocked, done = await _mend_all(ends, seen, found, watch)
-            said += done
+            mended += done
             if watch.stop_requested() or not done:
                 if blocked:
                     raise _refusal(blocked, seen)
-                return tuple(said)
+                return (*said, *in_words(mended))
     raise NodeError(
         "slots are open again each time they are closed",
-        why="\n".join(said[-4:]),
+        why="\n".join(in_words(mended)[-4:]),
         next_step="see that nobody else moves slots (redis-cli --cluster, an operator), then run the verb again",
     )
 
@@ -68,12 +80,12 @@ async def _look(asker: NodeAsker, nodes: Sequence[NodeFacts]) -> list[NodeFacts]
 
 async def _mend_all(
     ends: Ends, nodes: Sequence[NodeFacts], found: Sequence[OpenSlot], watch: MoveWatch
-) -> tuple[list[Blocked], list[str]]:
+) -> tuple[list[Blocked], list[Mended]]:
     masters = {node.id: node for node in nodes if _is_master(node)}
     slots = [slot.slot for slot in found]
     counts = {node_id: await key_counts(ends, node, slots) for node_id, node in masters.items()} if slots else {}
     blocked: list[Blocked] = []
-    said: list[str] = []
+    done: list[Mended] = []
     for slot in found:
         if watch.stop_requested():
             break
@@ -81,17 +93,17 @@ async def _mend_all(
         if isinstance(decision, Blocked):
             blocked.append(decision)
         elif decision is not None:
-            said.append(await _mend(ends, slot, decision, masters))
-    return blocked, said
+            done.append(await _mend(ends, slot, decision, masters))
+    return blocked, done
 
 
-async def _mend(ends: Ends, slot: OpenSlot, mending: Mending, masters: dict[str, NodeFacts]) -> str:
+async def _mend(ends: Ends, slot: OpenSlot, mending: Mending, masters: dict[str, NodeFacts]) -> Mended:
     """Close one slot. Each step may be the last one before a crash: what it leaves is decided on again."""
     owner = masters.get(mending.owner)
     if owner is None:  # it does not answer; nothing of the slot is anywhere else
         for node_id in mending.marked:
             await close(ends, masters[node_id], (mending.slot,))
-        return f"slot {mending.slot}: {mending.why}"
+        return Mended(mending.slot, mending.why, "")
     moved = await _gather_keys(ends, slot, mending, masters)
     others = [masters[node_id] for node_id in mending.marked if node_id not in (owner.id, mending.giver)]
     if mending.giver:
@@ -106,8 +118,7 @@ async def _mend(ends: Ends, slot: OpenSlot, mending: Mending, masters: dict[str,
         if (await key_counts(ends, node, (mending.slot,)))[mending.slot]:
             await expect_keys(ends, node, owner, (mending.slot,))
     await wait_agreed(ends, list(masters.values()), {mending.slot: owner.id})
-    keys = f", {moved} keys moved" if moved else ""
-    return f"slot {mending.slot}: {mending.why} ({owner.name}{keys})"
+    return Mended(mending.slot, mending.why, owner.name, moved)
 
 
 async def _gather_keys(ends: Ends, slot: OpenSlot, mending: Mending, masters: dict[str, NodeFacts]) -> int:
@@ -128,10 +139,28 @@ async def _gather_keys(ends: Ends, slot: OpenSlot, mending: Mending, masters: di
     return moved
 
 
+def in_words(mended: Iterable[Mended]) -> tuple[str, ...]:
+    """One sentence for all slots of the same reason and node, and not one for each: a killed move leaves dozens."""
+    groups: dict[tuple[str, str], list[Mended]] = {}
+    for one in mended:
+        groups.setdefault((one.why, one.node), []).append(one)
+    sentences: list[str] = []
+    for (why, node), group in groups.items():
+        slots = sorted({one.slot for one in group})
+        moved = sum(one.keys for one in group)
+        inside = [node] * bool(node) + [f"{counted(moved, 'key')} moved"] * bool(moved)
+        noun = "slot" if len(slots) == 1 else "slots"
+        where = f" ({', '.join(inside)})" if inside else ""
+        sentences.append(f"{noun} {describe(ranges_of(slots))}: {why}{where}")
+    return tuple(sentences)
+
+
 def _refusal(blocked: Sequence[Blocked], nodes: Sequence[NodeFacts]) -> RefusedError:
     names = {node.id: node.name for node in nodes if node.id}
     addresses = {peer.id: f"{peer.address}:{peer.port}" for node in nodes for peer in node.peers}
-    lines = [f"slot {b.slot}: {b.why} ({names.get(b.node_id) or addresses.get(b.node_id, b.node_id)})" for b in blocked]
+    lines = in_words(
+        Mended(b.slot, b.why, names.get(b.node_id) or addresses.get(b.node_id, b.node_id)) for b in blocked
+    )
     return RefusedError(
         f"slots {describe(ranges_of([b.slot for b in blocked]))} are open and cannot be closed safely",
         why="\n".join(lines),
