@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redisforge.cli.options import ConfigOption, JsonOption
+from redisforge.model.words import counted
 
 if TYPE_CHECKING:
     from redisforge.config.load import LoadedConfig
@@ -60,8 +61,8 @@ def check(config: ConfigOption = None) -> None:
     nodes, envoys = len(topology.nodes), len(topology.envoys)
     summary = (
         f"{topology.name}, {topology.engine.kind} {topology.engine.version}, {topology.shards} shards with "
-        f"{topology.replicas} replica(s) each: {nodes} nodes, {envoys} Envoy(s), "
-        f"{len(topology.endpoints)} endpoint(s)"
+        f"{counted(topology.replicas, 'replica')} each: {counted(nodes, 'node')}, {counted(envoys, 'Envoy')}, "
+        f"{counted(len(topology.endpoints), 'endpoint')}"
     )
     typer.echo(f"{name} is valid: {summary}")
     for notice in loaded.notices:

@@ -14,6 +14,7 @@ import typer
 from redisforge.cli import host_change
 from redisforge.cli.host_trust import trust
 from redisforge.cli.options import ConfigOption, DryRunOption, JsonOption, YesOption
+from redisforge.model.words import counted
 
 if TYPE_CHECKING:
     from redisforge.model.host_report import HostChange, HostList, HostsReport, ListedHost
@@ -106,7 +107,7 @@ def _fleet(config: Path | None, hosts: Iterable[str] | None) -> Fleet:
 def _announce(fleet: Fleet) -> None:
     from redisforge.cli.output import progress_to_stderr
 
-    progress_to_stderr(f"asking {len(fleet.hosts)} host(s)…")
+    progress_to_stderr(f"asking {counted(len(fleet.hosts), 'host')}…")
 
 
 def _change(fleet: Fleet, report: HostsReport, *, yes: bool, lasting: bool) -> HostsReport:
@@ -133,7 +134,7 @@ def _end(report: HostsReport, *, as_json: bool) -> None:
     if not report.passed:
         failed = [f"{check.host}: {check.name}: {check.what}" for check in report.checks if check.verdict == "Fail"]
         failed += [f"{result.host}: {result.why}: {result.problem}" for result in report.results if result.problem]
-        raise UnhealthyError(f"{len(failed)} check(s) failed", where=report.cluster, why=failed[0])
+        raise UnhealthyError(f"{counted(len(failed), 'check')} failed", where=report.cluster, why=failed[0])
 
 
 def list_text(listed: HostList) -> str:
@@ -169,7 +170,7 @@ def report_text(report: HostsReport) -> str:
         text += [f"  {result.problem}"] if result.problem else []
     verdicts = [check.verdict.value for check in report.checks]
     counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in ("Pass", "Warn", "Fail"))
-    return "\n".join([*text, f"{len(report.facts)} host(s): {counts} ({report.seconds:.1f} s)"])
+    return "\n".join([*text, f"{counted(len(report.facts), 'host')}: {counts} ({report.seconds:.1f} s)"])
 
 
 def changes_text(changes: Iterable[HostChange]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redisforge.cli.options import ConfigOption, JsonOption, YesOption
+from redisforge.model.words import counted
 
 if TYPE_CHECKING:
     from redisforge.model.host_report import TrustReport, TrustResult
@@ -59,7 +60,7 @@ def _raise_problem(report: TrustReport) -> None:
     failed = [result for result in report.hosts if result.problem]
     if failed:
         kind = UnreachableError if all(result.state == "unreachable" for result in failed) else HostKeyError
-        what = f"{len(failed)} host(s) are not trusted"
+        what = f"{counted(len(failed), 'host')} {'is' if len(failed) == 1 else 'are'} not trusted"
         raise kind(what, where=", ".join(result.host for result in failed), why="\n".join(r.problem for r in failed))
     if not report.passed:
         raise typer.Abort

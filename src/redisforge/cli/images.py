@@ -11,6 +11,7 @@ import typer
 
 from redisforge.cli.options import ConfigOption, JsonOption
 from redisforge.model.images import DEFAULT_BASE
+from redisforge.model.words import counted
 
 if TYPE_CHECKING:
     from redisforge.model.image_report import ImageList, PushReport
@@ -117,7 +118,7 @@ def push(
     if failed:
         hosts = sorted({result.host for result in failed})
         raise UnhealthyError(
-            f"{len(hosts)} host(s) do not have all images",
+            f"{counted(len(hosts), 'host')} {'does' if len(hosts) == 1 else 'do'} not have all images",
             where=", ".join(hosts),
             why=failed[0].problem,
             next_step=failed[0].next_step or "mend what it says, and run the same command again",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redisforge.cli.options import ClusterOption, JsonOption, the_cluster
+from redisforge.model.words import counted
 
 if TYPE_CHECKING:
     from redisforge.model.report import SmokeReport
@@ -52,7 +53,7 @@ def test_cluster(
         _show(report)
     if not report.passed:
         failed = [check.name for check in report.checks if not check.passed]
-        raise UnhealthyError(f"{len(failed)} check(s) failed: {', '.join(failed)}", where=report.target)
+        raise UnhealthyError(f"{counted(len(failed), 'check')} failed: {', '.join(failed)}", where=report.target)
 
 
 def _show(report: SmokeReport) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redisforge.cli.options import ClusterOption, JsonOption, the_cluster
+from redisforge.model.words import counted
 
 if TYPE_CHECKING:
     from redisforge.model.report import StatusReport
@@ -62,7 +63,7 @@ def status(
         time.sleep(interval_s)
     if check and report.problems:
         raise UnhealthyError(
-            f"{len(report.problems)} problem(s)", where=report.cluster.name, why=report.problems[0].what
+            counted(len(report.problems), "problem"), where=report.cluster.name, why=report.problems[0].what
         )
 
 

@@ -13,6 +13,7 @@ from redisforge.config.problems import OptionPath
 from redisforge.config.resolve import hosts_of, is_remote, user_names
 from redisforge.config.values import is_loopback, version_numbers
 from redisforge.config.zone_notices import zone_notices
+from redisforge.model.words import counted
 from redisforge.plan.placement import sharing_is_forced
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _hosts(declaration: Declaration) -> Iterator[BrokenRule]:
         wanted = declaration.replicas + 1
         yield BrokenRule(
             (("replicas",), ("hosts",), ("placement", "allow_shared_hosts")),
-            f"a master and its {declaration.replicas} replica(s) need {wanted} hosts, and there are {have}",
+            f"a master and its {counted(declaration.replicas, 'replica')} need {wanted} hosts, and there are {have}",
             "Add hosts, ask for fewer replicas, or set placement.allow_shared_hosts: true "
             "(one lost host may then take a shard with it).",
         )

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from redisforge.model.words import counted
+
 Severity = Literal["warning", "critical"]
 
 
@@ -115,8 +117,9 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         window = f" within {self.error_window_ms:.0f} ms" if self.errors > 1 else ""
         return (
-            f"clients: longest gap {self.longest_gap_ms:.0f} ms, {self.errors} errors{window}, "
-            f"{self.lost} acknowledged writes lost ({self.writes} writes, {self.reads} reads)"
+            f"clients: longest gap {self.longest_gap_ms:.0f} ms, {counted(self.errors, 'error')}{window}, "
+            f"{counted(self.lost, 'acknowledged write')} lost "
+            f"({counted(self.writes, 'write')}, {counted(self.reads, 'read')})"
         )
 
 

@@ -12,6 +12,7 @@ from redisforge.model.host_facts import FleetLook, HostFacts
 from redisforge.model.host_report import Check, FixKind, Verdict
 from redisforge.model.images import DOCKER_FLOOR
 from redisforge.model.versions import version_of
+from redisforge.model.words import counted
 from redisforge.plan.host_fleet_checks import check_fleet
 from redisforge.plan.host_kernel_checks import check_kernel
 from redisforge.plan.host_needs import HostNeeds
@@ -192,7 +193,7 @@ def _memory(facts: HostFacts, needs: HostNeeds) -> Check:
 
 
 def _cores(facts: HostFacts, needs: HostNeeds) -> Check:
-    what = f"{facts.cores} for {needs.unit_count} process(es)"
+    what = f"{facts.cores} for {counted(needs.unit_count, 'process', 'processes')}"
     if facts.cores < needs.unit_count:
         return _check(facts, "cores", Verdict.WARN, what, "a busy node or Envoy takes a core of its own: fewer of them")
     return _check(facts, "cores", Verdict.PASS, what)

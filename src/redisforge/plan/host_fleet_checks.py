@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from redisforge.model.host_facts import ClockSample, FleetLook, HostFacts, ListeningSocket, Reach
 from redisforge.model.host_report import Check, Verdict
+from redisforge.model.words import counted
 from redisforge.plan.host_needs import HostNeeds
 from redisforge.plan.host_words import readable_seconds
 
@@ -92,7 +93,7 @@ def _reachable(host: str, look: FleetLook, needs: Mapping[str, HostNeeds]) -> Ch
         cure = "install python3 on the hosts, or check again when the cluster runs"
         return Check(host=host, name=name, verdict=Verdict.WARN, what=what, cure=cure)
     ports, sources = {reach.port for reach in arriving}, {reach.source for reach in arriving}
-    what = f"{len(ports)} port(s), from {len(sources)} host(s)" if arriving else "it has no nodes"
+    what = f"{counted(len(ports), 'port')}, from {counted(len(sources), 'host')}" if arriving else "it has no nodes"
     return Check(host=host, name=name, verdict=Verdict.PASS, what=what)
 
 

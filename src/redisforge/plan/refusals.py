@@ -9,6 +9,7 @@ from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, PeerView, UnitState
 from redisforge.model.slots import count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.model.words import counted
 from redisforge.plan.placement import split_slots
 from redisforge.plan.view import (
     copies_of,
@@ -131,7 +132,7 @@ def _foreign_members(topology: Topology, facts: Facts) -> None:
             raise RefusedError(
                 f"{node.name} belongs to a cluster with members that are not declared",
                 where=f"{node.address}:{node.port}",
-                why=f"it knows {len(others)} node(s) that this topology does not name: {listed}",
+                why=f"it knows {counted(len(others), 'node')} that this topology does not name: {listed}",
                 next_step="name all nodes of that cluster, or leave this node out",
             )
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts
 from redisforge.model.topology import Host, RedisNode, Role, Topology
+from redisforge.model.words import counted
 from redisforge.plan.resize import best_host, node_at
 from redisforge.plan.view import actual_shards, newest_owners
 
@@ -115,7 +116,7 @@ def refuse_lost_majority(topology: Topology, gone: Host) -> None:
         if _survives(topology, before, label) and not _survives(topology, after, label):
             raise RefusedError(
                 f"without {gone.name} one {kind} would have half of the masters",
-                where=f"{topology.shards} masters on {len({label(host) for host in after})} {kind}(s)",
+                where=f"{topology.shards} masters on {counted(len({label(host) for host in after}), kind)}",
                 why=f"the loss of that {kind} would leave no majority, and nothing would fail over",
                 next_step=f"add a host in another {kind} first, or accept that with --force",
             )

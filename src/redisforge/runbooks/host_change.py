@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from redisforge.errors import NotFoundError, RefusedError, UsageError
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.topology import Host, Topology
+from redisforge.model.words import counted
 from redisforge.plan.envoy_places import EnvoyPlaces, first_ports, with_envoys, without_envoys
 from redisforge.plan.evacuate import Evacuation, await_heirs, evacuation_phase
 from redisforge.plan.predict import Planner
@@ -284,7 +285,9 @@ def _what_is_left(topology: Topology, facts: Facts, host: Host) -> list[str]:
         alone += len(shard) > 1 and sum(node.name not in here for node in shard) == 1
     told = [f"{', '.join(sorted(moving))} hand over to other hosts"] if moving else []
     told += [f"{', '.join(stuck)} stay masters: no other host has their data"] if stuck else []
-    told += [f"while {host.name} is down, {alone} shard(s) have one copy each"] if alone else []
+    if alone:
+        copies = "has one copy" if alone == 1 else "have one copy each"
+        told.append(f"while {host.name} is down, {counted(alone, 'shard')} {copies}")
     envoys = sorted(envoys_on(topology, {host.name}))
     told += [f"clients of {', '.join(envoys)} need another Envoy meanwhile"] if envoys else []
     return [*told, f"when it is back: `redisforge host maintenance exit {host.name}`"]

@@ -29,6 +29,7 @@ from redisforge.model.topology import (
     TlsSettings,
     Topology,
 )
+from redisforge.model.words import counted
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.placement import assign, sharing_is_forced
 from redisforge.plan.predict import predict_plan
@@ -124,7 +125,8 @@ async def _survey(wanted: Formation) -> tuple[Topology, Facts]:
     shards = len(seats) // (wanted.replicas + 1)
     if len(seats) < LEAST_NODES or shards < LEAST_MASTERS:
         raise UsageError(
-            f"{len(seats)} nodes with {wanted.replicas} replica(s) each make {shards} masters",
+            f"{counted(len(seats), 'node')} with {counted(wanted.replicas, 'replica')} each "
+            f"make {counted(shards, 'master')}",
             why=f"a cluster needs at least {LEAST_NODES} nodes and {LEAST_MASTERS} masters: with fewer no majority "
             "is left when one fails",
             next_step="name more nodes, or ask for fewer replicas with --replicas",

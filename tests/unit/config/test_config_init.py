@@ -123,8 +123,7 @@ def test_the_commands_work_together(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "redisforge.yaml" in made.output
     checked = runner.invoke(app, ["config", "check"])
     assert checked.output == (
-        "redisforge.yaml is valid: shop, redis newest, 3 shards with 1 replica(s) each: "
-        "6 nodes, 1 Envoy(s), 4 endpoint(s)\n"
+        "redisforge.yaml is valid: shop, redis newest, 3 shards with 1 replica each: 6 nodes, 1 Envoy, 4 endpoints\n"
     )
     shown = yaml.safe_load(runner.invoke(app, ["config", "show"]).output)
     assert shown == json.loads(runner.invoke(app, ["config", "show", "--json"]).output)

@@ -268,7 +268,7 @@ MISTAKES = {
     "replicas without hosts for them": (
         "hosts: [{name: a, address: 127.0.0.1}, {name: b, address: 127.0.0.2}]\nreplicas: 2\n",
         [
-            "redisforge.yaml:2: replicas: a master and its 2 replica(s) need 3 hosts, and there are 2. Add hosts, "
+            "redisforge.yaml:2: replicas: a master and its 2 replicas need 3 hosts, and there are 2. Add hosts, "
             "ask for fewer replicas, or set placement.allow_shared_hosts: true (one lost host may then take a "
             "shard with it)."
         ],
@@ -276,7 +276,7 @@ MISTAKES = {
     "sharing forbidden on one machine": (
         "placement: {allow_shared_hosts: false}\n",
         [
-            "redisforge.yaml:1: placement.allow_shared_hosts: a master and its 1 replica(s) need 2 hosts, and there "
+            "redisforge.yaml:1: placement.allow_shared_hosts: a master and its 1 replica need 2 hosts, and there "
             "are 1. Add hosts, ask for fewer replicas, or set placement.allow_shared_hosts: true (one lost host "
             "may then take a shard with it)."
         ],

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redisforge.model.facts import NodeFacts, PeerView
+from redisforge.model.report import ProbeReport
 from redisforge.model.secret import Secret
 from redisforge.model.slots import SlotRange
 from redisforge.model.steps import (
@@ -29,6 +30,7 @@ from redisforge.model.steps import (
 )
 from redisforge.model.topology import Credentials, Role
 from redisforge.model.unit import Unit, UnitFile
+from redisforge.model.words import counted
 
 STEPS: tuple[tuple[Step, str], ...] = (
     (StartUnit(unit="redis-1", permit_blank=True, why="w"), "start redis-1"),
@@ -153,3 +155,20 @@ def test_a_node_says_of_itself_what_its_own_line_says() -> None:
         "b",
         (),
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 errors, 0 acknowledged writes lost"), (1, "1 error, 1 acknowledged write lost")]
+)
+def test_what_clients_noticed_is_counted_as_one_speaks(number: int, words: str) -> None:
+    report = ProbeReport(
+        longest_gap_ms=3, errors=number, error_window_ms=0, writes=10, reads=number, lost=number, seconds=1
+    )
+    assert words in str(report)
+    assert f"(10 writes, {counted(number, 'read')})" in str(report)
+
+
+def test_numbers_in_sentences() -> None:
+    assert counted(1, "node") == "1 node"
+    assert counted(0, "node") == "0 nodes"
+    assert counted(2, "copy", "copies") == "2 copies"

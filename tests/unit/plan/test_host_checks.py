@@ -55,7 +55,7 @@ def test_a_good_host_passes_everything() -> None:
         ({"memory_bytes": 400 * 2**20}, "memory", FAIL, "400 MB"),
         ({"memory_bytes": 600 * 2**20}, "memory", WARN, "600 MB"),
         ({"memory_bytes": GIB}, "memory", PASS, "1.0 GB"),
-        ({"cores": 2}, "cores", WARN, "2 for 3 process(es)"),
+        ({"cores": 2}, "cores", WARN, "2 for 3 processes"),
         ({"cores": 3}, "cores", PASS, "3 for 3"),
         (sysctl("vm.overcommit_memory", 0), "vm.overcommit_memory", WARN, "0: a fork may be refused"),
         (sysctl("vm.overcommit_memory", 2), "vm.overcommit_memory", WARN, "2: a fork"),

@@ -37,7 +37,7 @@ def found(look: FleetLook, name: str) -> dict[str, Check]:
 def test_all_ways_are_open() -> None:
     checks = found(replace(LOOK, reaches=all_ways()), "reachable by the others")
     assert {check.verdict for check in checks.values()} == {PASS}
-    assert "4 port(s), from 2 host(s)" in checks[HOSTS[0]].what
+    assert "4 ports, from 2 hosts" in checks[HOSTS[0]].what
 
 
 def test_a_blocked_bus_is_named_with_who_meets_the_wall() -> None:

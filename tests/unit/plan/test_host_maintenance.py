@@ -134,7 +134,7 @@ def test_the_operator_is_told_what_is_left() -> None:
     verb = enter_verb(host)
     world.run(verb)
     assert any("hand over" in notice for notice in verb.notices)
-    assert f"while {host} is down, 2 shard(s) have one copy each" in verb.notices
+    assert f"while {host} is down, 2 shards have one copy each" in verb.notices
     assert any("clients of envoy-1" in notice for notice in verb.notices)
 
 

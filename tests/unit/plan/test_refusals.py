@@ -83,7 +83,7 @@ REFUSED: tuple[tuple[str, Facts, Edit, tuple[str, ...]], ...] = (
         "more members than declared",
         FORMED,
         all_of(with_keys, also_listing("redis-1", STRANGER)),
-        ("redis-1 belongs to a cluster", "1 node(s)", "10.9.9.9:7001 (ffffffff)"),
+        ("redis-1 belongs to a cluster", "1 node that", "10.9.9.9:7001 (ffffffff)"),
     ),
     (
         "two clusters",
