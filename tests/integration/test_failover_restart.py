@@ -203,7 +203,7 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(cluster: Cluster) -> 
         (("failover", "redis-9"), 14, "no node called 'redis-9'"),
         (("failover", "redis-"), 2, "means several nodes"),
         (("restart", "nobody"), 14, "no node called 'nobody'"),
-        (("failover", "redis-1", "--to", "redis-1"), 9, "redis-1 cannot take over from redis-1"),
+        (("failover", "redis-1", "--to", "redis-1"), 9, "redis-1 cannot take over from itself"),
         (("rebalance", "--weight", "redis-1"), 2, "not a weight"),
         (("rebalance", "--weight", "nobody=2"), 14, "no node called 'nobody'"),
         (("rebalance", "--max-rate", "fast"), 2, "not a size"),

@@ -71,23 +71,42 @@ def _owner(topology: Topology, facts: Facts, name: str) -> PeerView | None:
 
 def _heir(topology: Topology, facts: Facts, owner: PeerView, wanted: Failover) -> NodeFacts:
     """The replica that takes over. A handover needs one that is in sync; without the master the one that has most."""
-    candidates = copies_of(topology, facts, owner.id)
+    copies = candidates = copies_of(topology, facts, owner.id)
     if wanted.mode == "handover":
         ready = (node for node in candidates if node.master_link_up and node.replication_offset)
         seen = facts.nodes[wanted.node]
         resting = topology.resting
         order = sorted(ready, key=lambda node: (node.name in resting, pause_left_s(topology, facts, seen, node)))
         candidates = tuple(order)
+    able = candidates
     if wanted.heir:
         candidates = tuple(node for node in candidates if node.name == wanted.heir)
     if candidates:
         return candidates[0]
-    who = wanted.heir or "no node"
-    raise RefusedError(
-        f"{who} {'cannot' if wanted.heir else 'can'} take over from {wanted.node}",
+    raise _no_heir(owner, wanted, copies, able)
+
+
+def _no_heir(
+    owner: PeerView, wanted: Failover, copies: tuple[NodeFacts, ...], able: tuple[NodeFacts, ...]
+) -> RefusedError:
+    """`copies`: the replicas of the node; `able`: those of them that could take over now."""
+    synced = " that is in sync" if wanted.mode == "handover" else ""
+    if not wanted.heir:
+        what, why = f"no node can take over from {wanted.node}", f"none is a replica of {wanted.node}{synced}"
+    elif wanted.heir == wanted.node:
+        what, why = f"{wanted.node} cannot take over from itself", "its slots are to go to one of its replicas"
+    else:
+        what = f"{wanted.heir} cannot take over from {wanted.node}"
+        is_copy = any(node.name == wanted.heir for node in copies)
+        why = "it is not in sync yet" if is_copy else f"it is no replica of {wanted.node}"
+    names = " or ".join(node.name for node in able)
+    return RefusedError(
+        what,
         where=f"slots {describe(owner.slots)}",
-        why=f"{wanted.heir or 'none'} is {'no' * bool(wanted.heir) or 'a'} replica of {wanted.node} that is in sync",
-        next_step="`redisforge status` shows the replicas; `redisforge up` attaches what is missing",
+        why=why,
+        next_step=f"--to {names}; without --to it is chosen"
+        if able
+        else "`redisforge status` shows the replicas; `redisforge up` attaches what is missing",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from redisforge.model.facts import Facts
-from redisforge.model.topology import Topology
+from redisforge.model.topology import Role, Topology
 from redisforge.plan.failover import Failover, Mode, failover_phase, roles_phase
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
@@ -13,15 +13,18 @@ from redisforge.runbooks.change import Verb
 
 def failover_verb(node: str, *, heir: str = "", mode: Mode = "handover") -> Verb:
     """Move the slots of `node` to one of its replicas (`heir`, if one is named)."""
+    notices: list[str] = []
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
         named = named_node(topology, facts, node).name
+        seen = facts.nodes[named]
+        notices[:] = [f"{named} is a replica already"] if seen.reachable and seen.role is Role.REPLICA else []
         to = named_node(topology, facts, heir).name if heir else ""
         wanted = Failover(node=named, heir=to, mode=mode)
         return lambda seen: failover_phase(topology, seen, wanted)
 
     what = f"{node}{f' --to {heir}' if heir else ''}{'' if mode == 'handover' else f' --{mode}'}"
-    return Verb(name="failover", what=what, planner=planner, keeps_nodes=True)
+    return Verb(name="failover", what=what, planner=planner, keeps_nodes=True, notices=notices)
 
 
 def roles_verb() -> Verb:

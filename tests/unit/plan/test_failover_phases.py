@@ -103,3 +103,32 @@ def test_a_master_without_replicas_cannot_give_its_slots_away() -> None:
         with pytest.raises(RefusedError, match="no node can take over from redis-1"):
             world.run(failover_verb("redis-1", mode=mode))
     assert_in_order(world)
+
+
+@pytest.mark.parametrize(
+    ("heir", "mode", "what", "why"),
+    [
+        ("redis-2", "handover", "redis-2 cannot take over from redis-1", "it is no replica of redis-1"),
+        ("redis-2", "force", "redis-2 cannot take over from redis-1", "it is no replica of redis-1"),
+        ("redis-1", "handover", "redis-1 cannot take over from itself", "its slots are to go to one of its replicas"),
+    ],
+)
+def test_a_stranger_is_refused_with_the_names_of_those_who_could(heir: str, mode: Mode, what: str, why: str) -> None:
+    world = changing_world(make_topology(3, 2))
+    own_id = world.facts.nodes["redis-1"].id
+    able = [node.name for node in world.facts.reachable_nodes() if node.master_id == own_id]
+    with pytest.raises(RefusedError) as raised:
+        world.run(failover_verb("redis-1", heir=heir, mode=mode))
+    assert (raised.value.what, raised.value.why) == (what, why)
+    assert sorted(raised.value.next_step.removeprefix("--to ").partition(";")[0].split(" or ")) == sorted(able)
+
+
+def test_of_a_replica_it_is_said_that_it_is_one() -> None:
+    world = changing_world(make_topology(3, 1))
+    replica = next(node.name for node in world.facts.reachable_nodes() if node.role is Role.REPLICA)
+    verb = failover_verb(replica)
+    assert world.ask(world.begin(verb)) is None
+    assert verb.notices == [f"{replica} is a replica already"]
+    verb = failover_verb("redis-1")
+    world.begin(verb)
+    assert verb.notices == []
