@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ from redisforge.cli.options import (
 
 if TYPE_CHECKING:
     from redisforge.model.report import ChangeReport
+    from redisforge.model.steps import Plan
     from redisforge.runbooks.change import Allowance, Verb
     from redisforge.runbooks.cluster import Cluster
 
@@ -30,7 +32,13 @@ def register(app: typer.Typer) -> None:
 
 
 def failover(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="The master: a name, an id, or its beginning.")],
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE",
+            help="The master: a name, an id, host:port, or a beginning (of an id: 4 characters or more).",
+        ),
+    ],
     to: Annotated[str, typer.Option("--to", metavar="NODE", help="The replica that takes over.")] = "",
     force: Annotated[bool, typer.Option("--force", help="The master is dead or hangs: go without it.")] = False,
     takeover: Annotated[
@@ -102,8 +110,10 @@ def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as
         show(report)
 
 
-def confirm(cluster: Cluster, verb: Verb, question: str, *, as_json: bool) -> None:
+def confirm(cluster: Cluster, verb: Verb, question: str | Callable[[Plan], str], *, as_json: bool) -> None:
     """Show the plan of a verb and ask whether to go on; nothing is asked where there is nothing to do.
+
+    The question may depend on the plan.
 
     What is refused is refused before anybody is asked. Raises as `plan_change`, and typer.Abort for a no.
     """
@@ -115,7 +125,7 @@ def confirm(cluster: Cluster, verb: Verb, question: str, *, as_json: bool) -> No
         return
     if not as_json:
         print_plan(plan, as_json=False)
-    typer.confirm(question, abort=True, err=as_json)
+    typer.confirm(question if isinstance(question, str) else question(plan), abort=True, err=as_json)
 
 
 def show(report: ChangeReport) -> None:

@@ -144,7 +144,9 @@ def _other(error: Exception) -> int:
         show()
         return int(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
-        typer.echo("nothing was done", err=True)
+        # Who cannot be asked, as in a script, is told how to go on without the question.
+        hint = "" if sys.stdin and sys.stdin.isatty() else ": the question got no yes; --yes goes on without asking"
+        typer.echo(f"nothing was done{hint}", err=True)
         return INTERRUPTED_EXIT_STATUS
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))

@@ -19,6 +19,7 @@ from redisforge.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from redisforge.model.steps import Plan
     from redisforge.runbooks.cluster import Cluster
     from redisforge.runbooks.scale import Options
 
@@ -90,7 +91,7 @@ def scale(
 
 @scale_app.command("add")
 def add(
-    node: Annotated[str, typer.Argument(metavar="HOST:PORT", help="A running, empty node.")],
+    node: Annotated[str, typer.Argument(metavar="HOST:PORT[@ZONE]", help="A running, empty node.")],
     role: Annotated[
         Literal["master", "replica"],
         typer.Option("--role", help="master: gets its share of the slots. replica: protects one that has most need."),
@@ -98,7 +99,7 @@ def add(
     replica_of: Annotated[
         str, typer.Option("--replica-of", metavar="NODE", help="The master that the replica is for.")
     ] = "",
-    zone: Annotated[str, typer.Option("--zone", help="Its failure domain; default: its address.")] = "",
+    zone: Annotated[str, typer.Option("--zone", help="Its failure domain, as @ZONE; default: its address.")] = "",
     weight: WeightOption = None,
     max_rate: RateOption = "",
     max_key_size: KeySizeOption = "",
@@ -108,7 +109,11 @@ def add(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a node that somebody else runs. It needs the cluster's CA and its ACL users."""
+    """Add a node that somebody else runs. It needs a certificate of the cluster's CA, and its ACL users.
+
+    `redisforge generate-certs CLUSTER/tls --name NAME` makes a certificate, and users.acl of any node has the users;
+    CLUSTER is the cluster's folder.
+    """
     from redisforge.cli.change import run
     from redisforge.errors import UsageError
     from redisforge.runbooks.change import Allowance
@@ -118,7 +123,7 @@ def add(
     if replica_of and role == "master":
         raise UsageError("a master is no replica", next_step="leave out --replica-of, or give --role replica")
     ((host, port),) = parse_nodes((node,))
-    newcomer = Newcomer(address=host.address, port=port, role=role, master=replica_of, zone=zone)
+    newcomer = Newcomer(address=host.address, port=port, role=role, master=replica_of, zone=zone or host.zone)
     verb = add_verb(newcomer, _options(weight, max_rate, max_key_size))
     allowance = Allowance(probe=probe, abort_over_ms=abort_over)
     run(the_cluster(cluster), verb, allowance, dry_run=dry_run, as_json=as_json)
@@ -126,7 +131,12 @@ def add(
 
 @scale_app.command("remove")
 def remove(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="A name, an id, host:port, or a beginning.")],
+    node: Annotated[
+        str,
+        typer.Argument(
+            metavar="NODE", help="A name, an id, host:port, or a beginning (of an id: 4 characters or more)."
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", help="Also the last replica of a shard.")] = False,
     weight: WeightOption = None,
     max_rate: RateOption = "",
@@ -140,7 +150,8 @@ def remove(
 ) -> None:
     """Take a node out of the cluster: its slots go to the others first, then it is forgotten and stopped.
 
-    The data folder of a node that RedisForge runs is deleted at the end: everything in it is elsewhere by then.
+    The data folder of a node that RedisForge runs is deleted at the end: everything in it is elsewhere by then. A node
+    that somebody else runs is emptied and reset (CLUSTER RESET HARD), and goes on running.
     """
     from redisforge.cli.change import confirm, run
     from redisforge.runbooks.audit import has_worked
@@ -154,8 +165,20 @@ def remove(
         removed_before=lambda: has_worked(found.layout, "scale", f"remove {node}"),
     )
     if not (yes or dry_run):
-        confirm(found, verb, f"Take {node} out of {found.topology.name} and delete it?", as_json=as_json)
+        confirm(found, verb, lambda plan: removal_question(plan, node, found.topology.name), as_json=as_json)
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
+
+
+def removal_question(plan: Plan, node: str, cluster: str) -> str:
+    """What somebody else runs is emptied and goes on running; what RedisForge runs is deleted."""
+    from redisforge.model.steps import RemoveUnit, Reset
+
+    steps = plan.steps()
+    if any(isinstance(step, RemoveUnit) for step in steps):
+        return f"Take {node} out of {cluster} and delete it?"
+    if any(isinstance(step, Reset) for step in steps):
+        return f"Take {node} out of {cluster}, and empty and reset it (CLUSTER RESET HARD)? It goes on running."
+    return f"Take {node} out of {cluster}?"
 
 
 def rebalance(

@@ -48,10 +48,12 @@ def simulate(
     else:
         typer.echo(survival_text(survival))
     if not survival.survives:
+        critical = [finding for finding in survival.findings if finding.severity == "critical"]
         raise UnhealthyError(
             f"the cluster would not survive the loss of {', '.join(f'{kind} {name}' for kind, name in losses)}",
             where=survival.cluster,
-            why="; ".join(f"{f.where}: {f.what}" for f in survival.findings if f.severity == "critical"),
+            why="\n".join(f"{finding.where}: {finding.what}" for finding in critical),
+            next_step="\n".join(dict.fromkeys(finding.next_step for finding in critical if finding.next_step)),
         )
 
 

@@ -12,7 +12,8 @@ from redisforge.errors import NotFoundError, UsageError
 from redisforge.model.facts import Facts
 from redisforge.model.topology import RedisNode, Topology
 
-_ID_BEGINNING = re.compile(r"[0-9a-fA-F]{4,40}")
+LEAST_OF_ID = 4
+_ID_BEGINNING = re.compile(rf"[0-9a-fA-F]{{{LEAST_OF_ID},40}}")
 """An id is 40 hexadecimal digits (cluster.h, CLUSTER_NAMELEN). Fewer than four are more likely a slip than meant."""
 
 
@@ -32,8 +33,20 @@ def named_node(topology: Topology, facts: Facts, text: str) -> RedisNode:
         raise UsageError(f"{text!r} means several nodes", why=listed, next_step="write more of the name or id")
     if not found:
         names = ", ".join(node.name for node in topology.nodes)
-        raise NotFoundError(f"no node called {text!r}", where=topology.name, next_step=f"the nodes are: {names}")
+        too_short = re.fullmatch(rf"[0-9a-fA-F]{{1,{LEAST_OF_ID - 1}}}", text) is not None
+        raise NotFoundError(
+            f"no node called {text!r}",
+            where=topology.name,
+            why=f"the beginning of an id counts from {LEAST_OF_ID} characters on" if too_short else "",
+            next_step=f"the nodes are: {names}",
+        )
     return found[0]
+
+
+def with_address(node: RedisNode) -> str:
+    """`redis-1 (10.0.0.1:7000)`; a node whose name is its address has that once."""
+    address = f"{node.address}:{node.port}"
+    return address if node.name == address else f"{node.name} ({address})"
 
 
 def _begins(node: RedisNode, node_id: str, text: str) -> bool:

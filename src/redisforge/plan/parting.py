@@ -47,7 +47,11 @@ def part(topology: Topology, facts: Facts, done: frozenset[str]) -> Phase | None
     ]
     if not steps:
         return None
-    return Phase(title=f"stop {', '.join(ids)}", steps=tuple(steps), gate=Gate("settled", 60.0, without=without))
+    ours, others = [name for name in ids if name in managed], [name for name in ids if name not in managed]
+    title = " and ".join(
+        f"{does} {', '.join(names)}" for does, names in (("stop", ours), ("reset", others)) if names
+    )  # what somebody else runs goes on running
+    return Phase(title=title, steps=tuple(steps), gate=Gate("settled", 60.0, without=without))
 
 
 def await_envoys(rest: Topology, seen: Facts, done: frozenset[str]) -> Phase | None:

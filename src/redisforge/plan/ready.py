@@ -33,7 +33,7 @@ def whole_first(
     gate = Gate("settled", SETTLE_DEADLINE_S, without=tuple(sorted(without | without_envoys)))
     if gates.reasons_against(gate, topology, facts):
         missing = subtract(ALL_SLOTS, owned_slots(facts))
-        if silent := _silent_owners(facts, missing):
+        if silent := _silent_owners(topology, facts, missing):
             seconds = topology.redis.node_timeout_ms / 1000 + _TAKEOVER_S
             title = f"wait for {', '.join(silent)}: no answer, and the other nodes do not count it as failed"
             return Phase(title=title, steps=(), gate=Gate("promoted", seconds))
@@ -53,15 +53,16 @@ def whole_first(
     return None
 
 
-def _silent_owners(facts: Facts, missing: tuple[SlotRange, ...]) -> tuple[str, ...]:
-    """The addresses of those who own the slots that no reachable master owns, if the others count all of them as alive:
+def _silent_owners(topology: Topology, facts: Facts, missing: tuple[SlotRange, ...]) -> tuple[str, ...]:
+    """The names of those who own the slots that no reachable master owns, if the others count all of them as alive:
     a server that does one long thing answers nobody meanwhile. Within the node timeout it is back, or has failed."""
     peers = [peer for node in facts.reachable_nodes() for peer in node.peers if facts.node_by_id(peer.id) is None]
     failed = {peer.id for peer in peers if peer.is_failed}
     alive = [peer for peer in peers if peer.id not in failed and subtract(missing, peer.slots) != missing]
     if not missing or subtract(missing, merge(r for peer in alive for r in peer.slots)):
         return ()
-    return tuple(sorted({f"{peer.address}:{peer.port}" for peer in alive}))
+    names = {(node.address, node.port): node.name for node in topology.nodes}
+    return tuple(sorted({names.get((p.address, p.port), f"{p.address}:{p.port}") for p in alive}))
 
 
 def _has_open_slots(node: NodeFacts) -> bool:

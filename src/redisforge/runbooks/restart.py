@@ -7,7 +7,7 @@ import time
 from redisforge.errors import UsageError
 from redisforge.model.facts import Facts
 from redisforge.model.topology import RedisNode, Topology
-from redisforge.plan.named import named_node
+from redisforge.plan.named import named_node, with_address
 from redisforge.plan.predict import Planner
 from redisforge.plan.restart import Restart, restart_phase
 from redisforge.plan.starting import Wishes
@@ -45,10 +45,10 @@ def _ours(topology: Topology) -> list[RedisNode]:
 
 
 def _refuse_unmanaged(nodes: list[RedisNode]) -> None:
-    others = [f"{node.name} ({node.address}:{node.port})" for node in nodes if not (node.managed or node.service)]
+    others = [with_address(node) for node in nodes if not (node.managed or node.service)]
     if others:
         raise UsageError(
-            f"{', '.join(others)} is not run by RedisForge",
+            f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} not run by RedisForge",
             why="somebody else does, and it is not known what restarts it",
             next_step="restart it by what runs it, after `redisforge failover` if it is a master",
         )

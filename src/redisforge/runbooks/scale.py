@@ -6,6 +6,7 @@ plan/scale.py then says what comes next.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -193,7 +194,12 @@ def _left(topology: Topology, facts: Facts, leaving: frozenset[str]) -> Topology
 
 def _weights(topology: Topology, facts: Facts, options: Options) -> dict[str, float]:
     weights = {named_node(topology, facts, name).name: weight for name, weight in options.weights.items()}
-    for name in weights:
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UsageError(
+                f"the weight of {name} is {weight:g} and must be above 0",
+                next_step="1 is the share of every master that is given none, 2 is twice as much",
+            )
         if facts.nodes[name].role is not Role.MASTER and facts.nodes[name].reachable:
             raise UsageError(
                 f"{name} is a replica now, and a weight is for masters",

@@ -21,6 +21,7 @@ from redisforge.fleet.data_check import Trial, check_data
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.topology import Engine, EngineKind, Role, Topology
 from redisforge.model.unit import Unit
+from redisforge.plan.named import with_address
 from redisforge.plan.predict import Planner
 from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older, upgrade_phase
@@ -96,10 +97,10 @@ def _refuse_other_engine(topology: Topology, kind: EngineKind) -> None:
 
 
 def _refuse_unmanaged(topology: Topology) -> None:
-    others = [f"{node.name} ({node.address}:{node.port})" for node in topology.nodes if not node.managed]
+    others = [with_address(node) for node in topology.nodes if not node.managed]
     if others:
         raise UsageError(
-            f"{', '.join(others)} is not run by RedisForge",
+            f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} not run by RedisForge",
             why="its program cannot be replaced from here, and a cluster should not stay with two versions",
             next_step="upgrade it by what runs it, replicas first; or remove it with `redisforge scale remove`",
         )

@@ -9,7 +9,7 @@ from topologies import formed, make_topology
 
 from redisforge.errors import NotFoundError, UsageError
 from redisforge.model.facts import Facts
-from redisforge.plan.named import named_node
+from redisforge.plan.named import named_node, with_address
 
 TOPOLOGY = make_topology(5, 1)
 
@@ -57,3 +57,18 @@ def test_a_number_is_not_the_beginning_of_a_longer_one() -> None:
 def test_ambiguous(text: str) -> None:
     with pytest.raises(UsageError, match=r"redis-1 \(abcd1abc\), redis-2 \(abcd2abc\)"):
         named_node(TOPOLOGY, facts_with_ids(), text)
+
+
+def test_a_beginning_of_an_id_that_is_too_short_is_explained() -> None:
+    with pytest.raises(NotFoundError) as raised:
+        named_node(TOPOLOGY, facts_with_ids(), "abc")
+    assert raised.value.why == "the beginning of an id counts from 4 characters on"
+    with pytest.raises(NotFoundError) as raised:
+        named_node(TOPOLOGY, facts_with_ids(), "envoy-1")
+    assert raised.value.why == ""
+
+
+def test_a_node_whose_name_is_its_address_has_that_once() -> None:
+    node = TOPOLOGY.node("redis-3")
+    assert with_address(node) == "redis-3 (127.0.0.1:7003)"
+    assert with_address(replace(node, name="127.0.0.1:7003")) == "127.0.0.1:7003"

@@ -5,6 +5,7 @@ What must never be done on the way is checked by the ChangingWorld for every pha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -21,12 +22,16 @@ from changing import (
 )
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
-from topologies import hosts_in_zones, make_topology
+from topologies import HASH, hosts_in_zones, make_topology
 
-from redisforge.errors import NotFoundError, RefusedError
+from redisforge.cli.scale import removal_question
+from redisforge.errors import NotFoundError, RefusedError, UsageError
 from redisforge.model.slots import SLOT_COUNT, SlotRange, count
-from redisforge.model.steps import MoveSlots
+from redisforge.model.steps import MoveSlots, Plan
+from redisforge.model.steps import Phase as PlannedPhase
 from redisforge.model.topology import Role, Topology
+from redisforge.plan.predict import predict
+from redisforge.plan.starting import Wishes
 from redisforge.runbooks.scale import Newcomer, Options, add_verb, rebalance_verb, remove_verb, scale_verb
 
 many = settings(
@@ -245,3 +250,35 @@ def test_a_node_of_somebody_else_joins(
     assert world.facts.nodes["10.9.0.1:6390"].role == role
     assert len(shares(world)) == topology.shards + (role == "master")
     assert max(shares(world).values()) - min(shares(world).values()) <= 1
+
+
+def test_what_somebody_else_runs_is_reset_and_not_stopped() -> None:
+    world = changing_world(make_topology(3, 1))
+    world.add_stranger("10.9.0.1", 6390)
+    world.run(add_verb(Newcomer(address="10.9.0.1", port=6390, role="replica"), Options()))
+    titles, steps = removal_of(world, "10.9.0.1:6390")
+    assert "reset 10.9.0.1:6390" in titles
+    assert not any(title.startswith("stop") for title in titles)
+    assert removal_question(Plan(steps), "10.9.0.1:6390", "main") == (
+        "Take 10.9.0.1:6390 out of main, and empty and reset it (CLUSTER RESET HARD)? It goes on running."
+    )
+    world = changing_world(make_topology(3, 2))
+    titles, steps = removal_of(world, "redis-9")
+    assert "stop redis-9" in titles
+    assert removal_question(Plan(steps), "redis-9", "main") == "Take redis-9 out of main and delete it?"
+    assert removal_question(Plan(), "redis-9", "main") == "Take redis-9 out of main?", "its host is lost"
+
+
+def removal_of(world: ChangingWorld, name: str) -> tuple[list[str], tuple[PlannedPhase, ...]]:
+    """The titles and phases of its removal, as `--dry-run` has them."""
+    planner = world.begin(remove_verb(name, Options()))
+    hashes = dict.fromkeys(world.facts.units, HASH)
+    plan = predict(world.topology, world.facts, Wishes(hashes), planner)
+    return [phase.title for phase in plan.phases], plan.phases
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_a_weight_that_is_none_is_named(weight: float) -> None:
+    world = changing_world(make_topology(3, 1))
+    with pytest.raises(UsageError, match=f"the weight of redis-1 is {weight:g} and must be above 0"):
+        world.begin(rebalance_verb(0.0, Options(weights={"redis-1": weight})))

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from topologies import formed, hosts_in_zones, make_topology
 
 from redisforge.cli.simulate import parse_losses, survival_text
-from redisforge.errors import NotFoundError, UsageError
+from redisforge.cli.simulate import simulate as simulate_command
+from redisforge.errors import NotFoundError, UnhealthyError, UsageError
 from redisforge.model.facts import Facts
 from redisforge.model.report import Survival
 from redisforge.model.slots import SLOT_COUNT, count, describe, merge
@@ -321,3 +322,18 @@ def test_the_text_says_what_matters() -> None:
     assert "masters left: 2 of 3 (2 needed)" in text
     assert "fails over" in text
     assert "would not survive" in survival_text(lose(FIRST, HEIR))
+
+
+def test_the_error_has_a_line_for_each_finding_and_a_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    survival = lose(FIRST, HEIR)
+
+    def answer(*_: object) -> Survival:
+        return survival
+
+    monkeypatch.setattr("redisforge.cli.simulate.the_cluster", answer)
+    monkeypatch.setattr("redisforge.runbooks.simulate.simulate", answer)
+    with pytest.raises(UnhealthyError) as raised:
+        simulate_command(lose=["node", "node"], names=[FIRST, HEIR])
+    critical = [finding for finding in survival.findings if finding.severity == "critical"]
+    assert raised.value.why.splitlines() == [f"{finding.where}: {finding.what}" for finding in critical]
+    assert raised.value.next_step.splitlines() == list(dict.fromkeys(finding.next_step for finding in critical))
