@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from redisforge.runbooks.client_probe import ClientProbe
 
 
+_WORTH_TELLING_S = 0.5
+"""What takes longer than this is told, so that the lines add up to what the verb took."""
+
+
 def _same(topology: Topology, _: Facts) -> Topology:
     return topology
 
@@ -157,7 +161,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         if topology != before.topology:
             facts = await observer.look(fresh_units=True, always_probe=True)
-        units = ready_units(cluster, facts, progress) if verb.needs_units else verb.units
+        units, programs = ready_units(cluster, facts, progress) if verb.needs_units else (verb.units, None)
         if verb.restarts and topology.access:
             units = service_units(topology)
         if verb.needs_units and not topology.access:
@@ -192,14 +196,14 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     if left.topology != topology:
         record_topology(left)
     await share_record(left, shared)
-    declared = await _declare(left, verb, progress)
+    declared = await _declare(left, verb, programs)
     return ChangeReport(
         verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report,
         notices=(*verb.notices, *dict.fromkeys((*notices, *declared))),
     )  # fmt: skip
 
 
-async def _declare(left: Cluster, verb: Verb, progress: Progress) -> tuple[str, ...]:
+async def _declare(left: Cluster, verb: Verb, programs: Programs | None) -> tuple[str, ...]:
     """Make redisforge.yaml and the files of the Units say what is left; what was said about that.
 
     A run that was killed may have recorded what it had not declared or placed yet: so it is always done.
@@ -208,19 +212,21 @@ async def _declare(left: Cluster, verb: Verb, progress: Progress) -> tuple[str, 
         *declare_options(left.topology, verb.declares(left.topology), with_nodes=not verb.keeps_nodes),
         *undeclare_hosts(left.topology, verb.undeclares),
     )
-    if verb.needs_units and verb.target is not _same:
-        await _refresh(left, progress)
+    if programs and verb.target is not _same:  # every Unit's files name the nodes that there are now; nothing restarts
+        units = build_units(left.topology, left.layout, left.credentials, programs)
+        await left.runtime.place(list(units.values()))
     return notices
 
 
-def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str, Unit]:
-    """The Units of a cluster, with room, ports and certificates for those that are new.
+def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> tuple[Mapping[str, Unit], Programs | None]:
+    """The Units of a cluster, with room, ports and certificates for those that are new, and the programs that they run
+    with; none if somebody else runs it.
 
     Raises:
         RedisForgeError: what a host lacks, before anything was started.
     """
     if cluster.topology.access:
-        return {}
+        return {}, None
     from redisforge.security.certificates import ensure_certificates
 
     check_space(cluster.layout, cluster.topology)
@@ -228,12 +234,8 @@ def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> dict[str,
     check_ports(cluster.topology, cluster.layout, facts)
     names = certificate_names(cluster.topology)
     ensure_certificates(cluster.layout, names, cluster.topology.tls, datetime.now(UTC))
-    return prepared_units(cluster, os.environ, progress)
-
-
-async def _refresh(cluster: Cluster, progress: Progress) -> None:
-    """Every Unit's files name the nodes that there are now; nothing restarts for that."""
-    await cluster.runtime.place(list(prepared_units(cluster, os.environ, progress).values()))
+    programs = _find_programs(cluster, os.environ, progress)
+    return build_units(cluster.topology, cluster.layout, cluster.credentials, programs), programs
 
 
 def _staying(cluster: Cluster, facts: Facts, left: Topology) -> Cluster:
@@ -282,12 +284,15 @@ class _Watch:
             await self._probe.__aexit__(*ended)
 
 
-def prepared_units(cluster: Cluster, environment: Mapping[str, str], progress: Progress) -> dict[str, Unit]:
-    """The Units of a cluster with the programs that they run with; none if somebody else runs it. Raises BinaryError,
-    ConfigError."""
-    if cluster.topology.access:
-        return {}
+def _find_programs(cluster: Cluster, environment: Mapping[str, str], progress: Progress) -> Programs:
+    """Once for a verb: each is asked for its version, and Envoy alone takes half a second to answer.
+
+    Raises BinaryError, ConfigError.
+    """
+    began = time.monotonic()
     topology, cache = cluster.topology, cache_folder(environment)
     engine = ensure_engine(topology.engine, cache, progress, environment)
     envoy = ensure_envoy(topology.envoy.version, topology.envoy.path, cache, progress, environment)
-    return build_units(topology, cluster.layout, cluster.credentials, Programs(engine, envoy))
+    if (seconds := time.monotonic() - began) >= _WORTH_TELLING_S:
+        progress(f"look at the programs: {seconds:.2f} s")
+    return Programs(engine, envoy)
