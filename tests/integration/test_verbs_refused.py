@@ -238,6 +238,31 @@ def test_a_cluster_in_the_state_fail(make_cluster: MakeCluster) -> None:
     assert open_slots(cluster) == []
 
 
+def test_a_cluster_that_is_stopped(make_cluster: MakeCluster) -> None:
+    """Nothing waits for what does not run, and nothing is begun."""
+    cluster = make_cluster()
+    cluster.up()
+    assert cluster.run("down").status == 0
+    before = (cluster.path / "topology.json").read_bytes()
+    for words in (
+        ("upgrade", "--redis", "8.6", "--yes"),
+        ("restart",),
+        ("apply-config",),
+        ("failover", "redis-1"),
+        ("failover", "redis-1", "--takeover", "--yes"),
+        ("rebalance",),
+        ("rebalance", "--roles"),
+    ):
+        for command in (words, (*words, "--dry-run")):
+            result = cluster.run(*command)
+            assert result.status == UNREACHABLE, str(result)
+            assert "no node of the cluster answers" in result.stderr, str(result)
+            assert "`redisforge up` starts what does not run" in result.stderr, str(result)
+    assert (cluster.path / "topology.json").read_bytes() == before
+    cluster.up()
+    assert cluster.is_healthy()
+
+
 # --- zones ---
 
 

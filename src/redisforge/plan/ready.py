@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from redisforge.errors import RefusedError
+from redisforge.errors import NodeError, RefusedError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import SlotRange, count, describe, merge, subtract
 from redisforge.model.steps import AllowReads, Gate, MendSlots, Phase, RefuseReads
-from redisforge.model.topology import Topology
+from redisforge.model.topology import RedisNode, Topology
 from redisforge.plan import gates
 from redisforge.plan.joining import announce
 from redisforge.plan.view import ALL_SLOTS, owned_slots
@@ -51,6 +51,33 @@ def whole_first(
     if gates.reasons_against(gate, topology, facts):
         return Phase(title="wait until every endpoint serves every shard", steps=(), gate=gate)
     return None
+
+
+def refuse_silent(topology: Topology, facts: Facts) -> None:
+    """A cluster of which no node answers is not changed: it would be waited for in vain, `up` alone starts nodes.
+
+    For the first facts of a verb. On its way all nodes may be silent for a moment, and that is waited for.
+
+    Raises:
+        NodeError: with what the nodes say.
+    """
+    silent = silent_nodes(topology, facts)
+    if facts.reachable_nodes() or not silent:
+        return
+    raise NodeError(
+        "no node of the cluster answers",
+        where=topology.name,
+        why="; ".join(f"{node.name}: {facts.nodes[node.name].problem}" for node in silent[:3]),
+        next_step="start the nodes by what runs them"
+        if topology.access
+        else "`redisforge up` starts what does not run",
+    )
+
+
+def silent_nodes(topology: Topology, facts: Facts) -> tuple[RedisNode, ...]:
+    """The nodes that do not answer, but for those of which nothing has been placed yet."""
+    started = (node for node in topology.nodes if node.name in facts.units or not node.managed)
+    return tuple(node for node in started if not facts.nodes[node.name].reachable)
 
 
 def _silent_owners(topology: Topology, facts: Facts, missing: tuple[SlotRange, ...]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.apply_config import ApplyConfig, Declared, apply_phase, left_alone, need_of
 from redisforge.plan.predict import Planner
+from redisforge.plan.ready import refuse_silent
 from redisforge.plan.starting import Wishes
 from redisforge.render.directives import settable_directives
 from redisforge.render.settings import SECRET_DIRECTIVES, gone, read_conf, taken_back
@@ -47,6 +48,7 @@ def apply_config_verb(cluster: Cluster, declared: Topology, progress: Progress, 
     notices: list[str] = []
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_silent(topology, facts)
         asked = ApplyConfig(nodes=nodes, settable=settable, since_s=since_s, force=force)
         pending = {name: nodes[name] for name in nodes if not need_of(facts, asked, name).is_none}
         notices[:] = [*_ways(facts, asked), *left_alone(cluster.topology, declared)]

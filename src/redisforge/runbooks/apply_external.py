@@ -10,6 +10,7 @@ from redisforge.model.topology import Topology
 from redisforge.plan.apply_config import left_alone
 from redisforge.plan.apply_external import EXTERNAL_VERBS, ApplyExternal, apply_external_phase, not_saved, words
 from redisforge.plan.predict import Planner
+from redisforge.plan.ready import refuse_silent
 from redisforge.plan.starting import Wishes
 from redisforge.render.settings import SECRET_DIRECTIVES
 from redisforge.runbooks.change import Verb
@@ -30,6 +31,7 @@ def external_settings_verb(recorded: Topology, declared: Topology) -> Verb:
     notices: list[str] = []
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_silent(topology, facts)
         said = (*words(topology, facts, asked), *left_alone(recorded, declared, EXTERNAL_VERBS))
 
         def phase(seen: Facts) -> Phase | None:

@@ -7,6 +7,7 @@ from redisforge.model.topology import Role, Topology
 from redisforge.plan.failover import Failover, Mode, failover_phase, roles_phase
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
+from redisforge.plan.ready import refuse_silent
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.change import Verb
 
@@ -16,6 +17,7 @@ def failover_verb(node: str, *, heir: str = "", mode: Mode = "handover") -> Verb
     notices: list[str] = []
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_silent(topology, facts)
         named = named_node(topology, facts, node).name
         seen = facts.nodes[named]
         notices[:] = [f"{named} is a replica already"] if seen.reachable and seen.role is Role.REPLICA else []
@@ -31,6 +33,7 @@ def roles_verb() -> Verb:
     """Spread the masters over zones and hosts by planned failovers, one after the other."""
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_silent(topology, facts)
         return lambda seen: roles_phase(topology, seen)
 
     return Verb(name="rebalance", what="--roles", planner=planner)

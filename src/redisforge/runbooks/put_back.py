@@ -6,6 +6,8 @@ It is a replica then (replicas go first, masters hand over before they stop), so
   cannot read what the new one has written, it starts blank and syncs from its master.
 - Its master is new already: the old version could not sync from it. It starts blank, with the new version; if that
   does not work either it stays down, and the shard is served by its master.
+- It has no master (`--force` restarts a master without replicas): its files are the only copy. It gets the old program
+  back, and starts blank never.
 """
 
 from __future__ import annotations
@@ -65,18 +67,25 @@ class PutBack:
             touched = unit is not None and unit.placed_hash == self._units[name].placed_hash
             if touched and not _is_in_sync(facts.nodes[name]):
                 tail = await log_tail(self._cluster, name)
-                outcome = await self._put_back(name, facts)
-                await self._await_whole()
+                master = _master_of(self._cluster, facts, name)
+                outcome = await self._put_back(name, facts, master)
+                if outcome is None:
+                    continue
+                serves = master is not None or _is_in_sync((await self._observer.look()).nodes[name])
+                if serves:
+                    await self._await_whole()
                 raise UnitError(
                     f"{name} did not come up with {self._wanted.version}; {outcome}",
                     where=self._cluster.runtime.log_path(name),
                     why=f"{error.what}\n{tail}",
-                    next_step="the cluster works; mend the cause and run the same command again, it goes on from here",
+                    next_step="the cluster works; mend the cause and run the same command again, it goes on from here"
+                    if serves
+                    else f"its data is kept in {self._cluster.unit_folder(name)}/data; mend the cause, start the node "
+                    "with `redisforge up`, and run the same command again",
                 )
 
-    async def _put_back(self, name: str, facts: Facts) -> str:
-        """Returns what the node does now, in words."""
-        master = _master_of(self._cluster, facts, name)
+    async def _put_back(self, name: str, facts: Facts, master: NodeFacts | None) -> str | None:
+        """Returns what the node does now, in words; None where there is no older program to go back to."""
         if master is not None and is_upgraded(facts, self._wanted, master.name):
             self._progress(f"{name} starts blank and syncs from {master.name} …")
             if await self._start(name, self._units[name], blank=True):
@@ -84,10 +93,14 @@ class PutBack:
             await self._cluster.runtime.stop([name])
             return f"it is stopped, and its shard is served by {master.name}"
         old = self._old_unit(name, master)
+        if old is None:
+            return None
         self._progress(f"{name} goes back to the old version …")
         await self._give_identity_back(name)
         if await self._start(name, old, blank=False):
             return "it runs the old version again"
+        if master is None:
+            return "it does not come up with the old version either, and no other node has a copy of its data"
         await self._give_identity_back(name)
         if await self._start(name, old, blank=True):
             return "it runs the old version again, with a new copy of its master's data"
@@ -99,15 +112,17 @@ class PutBack:
         if (kept := await transport.read(f"{folder}/{KEPT_IDENTITY}")) is not None:
             await transport.place(f"{folder}/data", [UnitFile(CLUSTER_CONFIG_FILE, kept)])
 
-    def _old_unit(self, name: str, master: NodeFacts | None) -> Unit:
-        """The node's Unit with the program that it had, or, after a run that was cut off, that its master has."""
+    def _old_unit(self, name: str, master: NodeFacts | None) -> Unit | None:
+        """The node's Unit with the program that it had, or, after a run that was cut off, that its master has. None if
+        all nodes have had the new one before: then it is not the version that keeps the node down."""
         unit = self._units[name]
         image = unit.container.image if unit.container else ""
         new_path = local_program(self._cluster, name, unit.argv[0], image)
         candidates = [name, *([master.name] if master else []), *self._before]
-        node = next(
-            self._before[n] for n in candidates if n in self._before and self._before[n].server_path != new_path
-        )
+        known = (self._before[n] for n in candidates if n in self._before)
+        node = next((placed for placed in known if placed.server_path != new_path), None)
+        if node is None:
+            return None
         engine = engines_of(self._cluster, [node])[node.server_path]
         topology, cache = self._cluster.topology, cache_folder(os.environ)
         envoy = ensure_envoy(topology.envoy.version, topology.envoy.path, cache, self._progress, os.environ)

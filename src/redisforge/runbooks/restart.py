@@ -9,6 +9,7 @@ from redisforge.model.facts import Facts
 from redisforge.model.topology import RedisNode, Topology
 from redisforge.plan.named import named_node, with_address
 from redisforge.plan.predict import Planner
+from redisforge.plan.ready import refuse_silent
 from redisforge.plan.restart import Restart, restart_phase
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.change import Verb
@@ -20,6 +21,7 @@ def restart_verb(names: tuple[str, ...], *, force: bool = False) -> Verb:
     since_s = time.time()
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_silent(topology, facts)
         chosen = [named_node(topology, facts, name) for name in names] or _ours(topology)
         if not chosen:
             refuse_without_units(topology, "restart", _NAME_SERVICES)

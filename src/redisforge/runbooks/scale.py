@@ -19,6 +19,7 @@ from redisforge.model.slots import count, describe, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
+from redisforge.plan.ready import refuse_silent, silent_nodes
 from redisforge.plan.removal import LEAST_MASTERS, refuse_removal
 from redisforge.plan.resize import as_it_is, grow, leaving_nodes, numbered_as_it_is, without
 from redisforge.plan.scale import Scale, scale_phase, slot_moves
@@ -215,27 +216,19 @@ def _weights(topology: Topology, facts: Facts, options: Options) -> dict[str, fl
 
 
 def refuse_broken(topology: Topology, facts: Facts) -> None:
-    """A cluster that is down as a whole is not changed. Raises RefusedError."""
+    """A cluster that is down as a whole is not changed. Raises NodeError, RefusedError."""
     states = {node.cluster_state for node in facts.reachable_nodes() if node.slots}
-    started = [node for node in topology.nodes if node.name in facts.units or not node.managed]
-    silent = [node for node in started if not facts.nodes[node.name].reachable]
-    if facts.reachable_nodes() or not silent:
-        if states == {"fail"} and silent:
-            missing = subtract(ALL_SLOTS, owned_slots(facts))
-            raise RefusedError(
-                "the cluster is in the state fail",
-                where=f"{topology.name}: no master answers for {count(missing)} slots: {describe(missing)}",
-                why="; ".join(f"{node.name}: {facts.nodes[node.name].problem}" for node in silent[:4]),
-                next_step="`redisforge status` says which slots are not served; `redisforge up` starts what does not "
-                "run, `redisforge failover NODE --force` lets a replica take over",
-            )
-        return
-    raise NodeError(
-        "no node of the cluster answers",
-        where=topology.name,
-        why="; ".join(f"{node.name}: {facts.nodes[node.name].problem}" for node in silent[:3]),
-        next_step="`redisforge up` starts what does not run",
-    )
+    refuse_silent(topology, facts)
+    silent = silent_nodes(topology, facts)
+    if states == {"fail"} and silent:
+        missing = subtract(ALL_SLOTS, owned_slots(facts))
+        raise RefusedError(
+            "the cluster is in the state fail",
+            where=f"{topology.name}: no master answers for {count(missing)} slots: {describe(missing)}",
+            why="; ".join(f"{node.name}: {facts.nodes[node.name].problem}" for node in silent[:4]),
+            next_step="`redisforge status` says which slots are not served; `redisforge up` starts what does not "
+            "run, `redisforge failover NODE --force` lets a replica take over",
+        )
 
 
 def _with_newcomer(topology: Topology, facts: Facts, newcomer: Newcomer) -> Topology:

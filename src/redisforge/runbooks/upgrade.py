@@ -23,6 +23,7 @@ from redisforge.model.topology import Engine, EngineKind, Role, Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.named import with_address
 from redisforge.plan.predict import Planner
+from redisforge.plan.ready import refuse_silent
 from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older, upgrade_phase
 from redisforge.runbooks.change import Verb
@@ -59,6 +60,7 @@ def upgrade_verb(cluster: Cluster, asked: Engine, progress: Progress, *, force: 
     notices: list[str] = []
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_silent(topology, facts)
         refuse_older(topology, facts, engine.version)
         return lambda seen: upgrade_phase(topology, seen, wanted)
 

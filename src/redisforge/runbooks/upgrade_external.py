@@ -10,6 +10,7 @@ from redisforge.fleet.binaries.versions import VersionRule, parse_version, show
 from redisforge.model.facts import Facts
 from redisforge.model.topology import Engine, Topology
 from redisforge.plan.predict import Planner
+from redisforge.plan.ready import refuse_silent
 from redisforge.plan.starting import Wishes
 from redisforge.plan.upgrade import Upgrade, is_upgraded, refuse_older
 from redisforge.plan.upgrade_external import upgrade_external_phase
@@ -37,6 +38,7 @@ def external_upgrade_verb(topology: Topology, asked: Engine, *, force: bool) -> 
         return Upgrade(version=str(rule), config_hashes=hashes, accepted=_accepted(rule, facts), force=force)
 
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
+        refuse_silent(topology, facts)
         asked = wanted(facts)
         refuse_older(topology, facts, show(rule.numbers), asked.accepted)
         behind = any(not is_upgraded(facts, asked, node.name) for node in topology.nodes)
