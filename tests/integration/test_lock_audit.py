@@ -53,8 +53,8 @@ def verb_at_work(cluster: Cluster, *arguments: str) -> Generator[subprocess.Pope
 
 def test_a_free_lock_and_the_record_of_up(shared: Cluster) -> None:
     assert lock_of(shared) | {"cluster": ""} == {
-        "cluster": "", "held": False, "user": "", "host": "", "pid": None, "verb": "", "since": "", "alive": False,
-        "seconds": None, "note": "", "held_on": [], "unreachable": [],
+        "cluster": "", "held": False, "user": "", "host": "", "pid": None, "verb": "", "command": "", "since": "",
+        "alive": False, "seconds": None, "note": "", "held_on": [], "unreachable": [],
     }  # fmt: skip
     assert shared.run("lock", "status").stdout.strip() == "main: free"
     released = shared.run("lock", "release")
@@ -141,7 +141,8 @@ def test_a_verb_that_is_killed_leaves_a_free_lock_and_its_name(fresh: Cluster) -
     assert verb.returncode == KILLED
     left = lock_of(fresh)
     assert (left["held"], left["alive"], left["verb"], left["pid"]) == (False, False, "restart", verb.pid)
-    assert "goes on from there" in fresh.run("lock", "status").stdout
+    assert left["command"].startswith("redisforge restart --probe")
+    assert f"`{left['command']}` goes on from there" in fresh.run("lock", "status").stdout
     assert "no end: killed" in fresh.run("audit", "--verb", "restart").stdout
     again = fresh.run("restart")
     assert again.status == 0, str(again)

@@ -58,6 +58,7 @@ def release(
     takes the lock away from it, and it ends at its next safe point.
     """
     from redisforge.cli.output import print_json, progress_to_stderr
+    from redisforge.model.report import again
     from redisforge.runbooks.lock import lock_report
     from redisforge.runbooks.lock import release as run
 
@@ -71,7 +72,8 @@ def release(
     if as_json:
         print_json({"released": report.held, "holder": report})
     elif report.held:
-        typer.echo(f"{report.cluster}: released; `redisforge {report.verb}` goes on from there when it is run again")
+        same = again(report.verb, report.command)
+        typer.echo(f"{report.cluster}: released; {same} goes on from there when it is run again")
     else:
         typer.echo(lock_text(report))
 
@@ -104,17 +106,16 @@ def _topology(layout: ClusterLayout) -> Topology | None:
 
 def lock_text(report: LockReport) -> str:
     """The report in a line or two."""
+    from redisforge.model.report import running
+
+    who = f"{running(report.verb, report.command)} of {report.user} on {report.host}" if report.verb else "an operation"
     if report.held:
-        who = f"`redisforge {report.verb}` of {report.user} on {report.host}" if report.verb else "an operation"
         since = f", since {report.since} ({report.seconds:.0f} s)" if report.seconds is not None else ""
         lines = [f"{report.cluster}: held by {who} (process {report.pid or 'unknown'}){since}"]
         lines += [f"  on {', '.join(report.held_on)}"] if report.held_on else []
     else:
         lines = [f"{report.cluster}: free"]
         if report.verb:
-            lines.append(
-                f"  last: `redisforge {report.verb}` of {report.user} on {report.host} (process {report.pid}), "
-                f"begun {report.since}"
-            )
+            lines.append(f"  last: {who} (process {report.pid}), begun {report.since}")
     lines += [f"  could not be asked: {', '.join(report.unreachable)}"] if report.unreachable else []
     return "\n".join([*lines, *([f"  {report.note}"] if report.note else [])])

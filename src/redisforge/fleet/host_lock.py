@@ -164,7 +164,7 @@ class HostLock:
             if isinstance(result, BaseException):
                 raise result
         if 2 * len(self._processes) <= len(self._places):
-            raise too_few(len(self._places), unreachable, self._holder.verb)
+            raise too_few(len(self._places), unreachable, self._holder)
         if unreachable:
             names = (f"{name} ({error.what})" for name, error in unreachable.items())
             on_notice(f"the cluster's lock is held without {', '.join(names)}")
@@ -280,7 +280,7 @@ def locked(host: str, holder: LockHolder | None) -> HeldElsewhereError:
     )
 
 
-def too_few(count: int, failures: Mapping[str, UnreachableError], verb: str) -> UnreachableError:
+def too_few(count: int, failures: Mapping[str, UnreachableError], holder: LockHolder) -> UnreachableError:
     """No more than half of the hosts can be asked for the lock."""
     names = ",".join(sorted(failures))
     return UnreachableError(
@@ -289,5 +289,5 @@ def too_few(count: int, failures: Mapping[str, UnreachableError], verb: str) -> 
         why=f"{len(failures)} of {count} hosts cannot be reached, and somebody else may operate there\n"
         + "\n".join(f"{failure.where}: {failure.what}: {failure.why}" for failure in failures.values()),
         next_step="bring the hosts back. If they are lost, say so, and they are not asked: "
-        f"REDISFORGE_LOST_HOSTS={names} redisforge {verb}",
+        f"REDISFORGE_LOST_HOSTS={names} {holder.command or f'redisforge {holder.verb}'}",
     )

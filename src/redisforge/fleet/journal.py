@@ -23,7 +23,10 @@ import msgspec
 from redisforge.errors import RedisForgeError
 
 LIMIT_BYTES = 64 * 1024 * 1024
-_SECRET_OPTION = re.compile(r"^--?[a-z-]*(?:pass|secret|token|key|auth)[a-z-]*$", re.IGNORECASE)
+HIDDEN = "***"
+"""What stands for a password."""
+_COMMAND_LIMIT = 4096
+_SECRET_OPTION = re.compile(r"^(?!--max-key-size$)--?[a-z-]*(?:pass|secret|token|key|auth)[a-z-]*$", re.IGNORECASE)
 _SECRET_IN_WORD = re.compile(r"((?:pass|secret|token|auth)[a-z_-]*[=:])\S+", re.IGNORECASE)
 _URL_LOGIN = re.compile(r"(\w://[^/@\s:]*:)[^@\s]*@")
 
@@ -96,9 +99,9 @@ def without_secrets(words: Sequence[str]) -> tuple[str, ...]:
         name, separator, _ = word.partition("=")
         is_secret = bool(_SECRET_OPTION.match(name))
         if hide_next and not word.startswith("-"):
-            shown.append("***")
+            shown.append(HIDDEN)
         elif is_secret and separator:
-            shown.append(f"{name}=***")
+            shown.append(f"{name}={HIDDEN}")
         else:
             shown.append(_SECRET_IN_WORD.sub(r"\1***", _URL_LOGIN.sub(r"\1***@", word)))
         hide_next = is_secret and not separator
@@ -110,6 +113,15 @@ def command_line(otherwise: str) -> str:
     program = Path(sys.argv[0])
     is_ours = "redisforge" in (program.name, program.parent.name)
     return shlex.join(("redisforge", *without_secrets(sys.argv[1:]))) if is_ours else otherwise
+
+
+def repeatable_command() -> str:
+    """The command line of this process where it repeats the run as it stands; empty where it would not: with a password
+    left out, in another program, or too long to be handed around and read."""
+    command = command_line("")
+    if HIDDEN in command or len(command) > _COMMAND_LIMIT or not command.isprintable():
+        return ""
+    return command
 
 
 def _opened(path: Path) -> int:

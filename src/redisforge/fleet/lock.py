@@ -21,12 +21,15 @@ from pathlib import Path
 import msgspec
 
 from redisforge.errors import HostError, LockedError
+from redisforge.fleet.journal import repeatable_command
+from redisforge.model.report import running
 
 _END_POLL_S = 0.05
 
 
-class LockHolder(msgspec.Struct, frozen=True):
-    """Who operates: `verb` is the command, `since` an ISO 8601 time in UTC.
+class LockHolder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who operates: `verb` is what is done, `command` the words that do it again ("" if they would not, or are not
+    known), `since` an ISO 8601 time in UTC.
 
     A pid is used again some day: `start_ticks` (proc_pid_stat(5), field 22) and `boot_id` tell the process apart.
     """
@@ -38,9 +41,12 @@ class LockHolder(msgspec.Struct, frozen=True):
     since: str
     start_ticks: int = 0
     boot_id: str = ""
+    command: str = ""
 
     def __str__(self) -> str:
-        return f"`redisforge {self.verb}` of {self.user} on {self.host} (process {self.pid}) since {self.since}"
+        return (
+            f"{running(self.verb, self.command)} of {self.user} on {self.host} (process {self.pid}) since {self.since}"
+        )
 
 
 class LockState(msgspec.Struct, frozen=True):
@@ -81,7 +87,9 @@ def cluster_lock(path: Path, verb: str) -> Generator[LockHolder]:
         except BlockingIOError as error:
             raise _locked(path) from error
         now, pid = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
-        holder = LockHolder(getpass.getuser(), socket.gethostname(), pid, verb, now, start_ticks(pid), boot_id())
+        holder = LockHolder(
+            getpass.getuser(), socket.gethostname(), pid, verb, now, start_ticks(pid), boot_id(), repeatable_command()
+        )
         os.ftruncate(descriptor, 0)
         with suppress(OSError):  # a full disk: it is locked without the text too, and `down` must work
             os.pwrite(descriptor, msgspec.json.encode(holder), 0)

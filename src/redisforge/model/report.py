@@ -138,9 +138,20 @@ class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
     probe: ProbeReport | None = None
 
 
+def running(verb: str, command: str) -> str:
+    """What is being done, for a sentence: its command line, or the verb where that is all that is known."""
+    return f"`{command or f'redisforge {verb}'}`"
+
+
+def again(verb: str, command: str) -> str:
+    """What goes on with it. A verb without the words that it had may do something else."""
+    return f"`{command}`" if command else f"`redisforge {verb}` with the words that it had"
+
+
 class LockReport(msgspec.Struct, frozen=True, kw_only=True):
     """`redisforge lock status --json`. Free: the other fields are empty, or those of a holder that died.
 
+    `command`: the command line that goes on with what the holder does; empty if it is not known, or had a password.
     `alive`: the process that wrote the file still lives. `seconds`: for how long the lock has been held. `held_on`: the
     hosts that say so, for a cluster on other hosts; `unreachable`: those that could not be asked.
     """
@@ -151,6 +162,7 @@ class LockReport(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
     pid: int | None = None
     verb: str = ""
+    command: str = ""
     since: str = ""
     alive: bool = False
     seconds: float | None = None

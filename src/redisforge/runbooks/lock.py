@@ -1,7 +1,7 @@
 """`lock status` and `lock release`: who operates on a cluster, and how to stop them.
 
 A dead holder needs no release: the kernel has taken its lock back. A living one is asked to stop (SIGTERM), which it
-does at a clean point; --force kills it, and the same verb goes on from there when it is run again.
+does at a clean point; --force kills it, and the same command goes on from there when it is run again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from redisforge.fleet.lock import (
     read_holder,
 )
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.report import LockReport
+from redisforge.model.report import LockReport, again
 from redisforge.model.topology import Topology
 from redisforge.runbooks.lock_hosts import HostLocks
 from redisforge.runbooks.run import Progress
@@ -96,7 +96,7 @@ def release(
             where=str(path),
             why=f"{holder} has not come to a clean point yet",
             next_step="wait and run the command again, or kill it with `redisforge lock release --force`: "
-            f"`redisforge {holder.verb}` goes on from there when it is run again",
+            f"{again(holder.verb, holder.command)} goes on from there when it is run again",
         )
     return report
 
@@ -133,7 +133,8 @@ def _report(name: str, state: LockState) -> LockReport:
         return LockReport(cluster=name, held=state.held, pid=state.pid if state.pid > 0 else None, note=note)
     if not state.held:
         note = (
-            f"the process that held it has ended without giving it back; `redisforge {holder.verb}` goes on from there"
+            "the process that held it has ended without giving it back; "
+            f"{again(holder.verb, holder.command)} goes on from there"
         )
     elif state.pid < 0:
         note = "held by a process that this user cannot see"
@@ -144,5 +145,5 @@ def _report(name: str, state: LockState) -> LockReport:
     seconds = (datetime.now(UTC) - datetime.fromisoformat(holder.since)).total_seconds() if state.held else None
     return LockReport(
         cluster=name, held=state.held, user=holder.user, host=holder.host, pid=holder.pid, verb=holder.verb,
-        since=holder.since, alive=is_same_process(holder), seconds=seconds, note=note,
+        command=holder.command, since=holder.since, alive=is_same_process(holder), seconds=seconds, note=note,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from redisforge.fleet.lock import LockHolder
 from redisforge.fleet.ssh import SshTransport
 from redisforge.fleet.ssh_pool import over_hosts
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.report import LockReport
+from redisforge.model.report import LockReport, running
 from redisforge.model.topology import Topology
 from redisforge.runbooks.holding import lock_places
 from redisforge.runbooks.run import Progress
@@ -57,7 +57,8 @@ class HostLocks:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(holder.since)).total_seconds()
         return LockReport(
             cluster=self._cluster, held=True, user=holder.user, host=holder.host, pid=holder.pid, verb=holder.verb,
-            since=holder.since, alive=True, seconds=seconds, held_on=held_on, unreachable=unreachable,
+            command=holder.command, since=holder.since, alive=True, seconds=seconds, held_on=held_on,
+            unreachable=unreachable,
         )  # fmt: skip
 
     async def _release(self, progress: Progress, wait_s: float, *, force: bool) -> LockReport | None:
@@ -71,12 +72,12 @@ class HostLocks:
             elif holder:
                 await self._at(name, ask_to_stop)
         what = "the lock was taken from it" if force else f"it was asked to stop; waiting at most {wait_s:g} s"
-        progress(f"`redisforge {report.verb}` of {report.user} on {report.host}: {what}")
+        progress(f"{running(report.verb, report.command)} of {report.user} on {report.host}: {what}")
         deadline = time.monotonic() + wait_s
         while (left := await self._report()) and left.held and (left.host, left.pid) == (report.host, report.pid):
             if time.monotonic() > deadline:
                 raise GateError(
-                    f"`redisforge {report.verb}` on {report.host} did not end within {wait_s:g} s",
+                    f"{running(report.verb, report.command)} on {report.host} did not end within {wait_s:g} s",
                     where=", ".join(left.held_on),
                     why="it has not come to a safe point yet",
                     next_step="wait and run the command again, or take its lock with `redisforge lock release --force`",

@@ -13,7 +13,7 @@ import pytest
 
 from redisforge.errors import GateError
 from redisforge.fleet import journal as journal_module
-from redisforge.fleet.journal import Journal, command_line, rotated, without_secrets
+from redisforge.fleet.journal import Journal, command_line, repeatable_command, rotated, without_secrets
 
 LOGIN_URL = "rediss://app:{}@host:6379/0"
 
@@ -113,6 +113,7 @@ def test_how_a_run_ended(path: Path, error: BaseException | None, result: str) -
         (("x", "--password", "--force"), ("x", "--password", "--force")),
         (("x", LOGIN_URL.format("s3cret")), ("x", LOGIN_URL.format("***"))),
         (("cli", "REDIS_REQUIREPASS=s3cret"), ("cli", "REDIS_REQUIREPASS=***")),
+        (("scale", "--max-key-size", "5mb"), ("scale", "--max-key-size", "5mb")),
         (("scale", "--weight", "redis-1=2"), ("scale", "--weight", "redis-1=2")),
     ],
 )
@@ -130,3 +131,20 @@ def test_the_words_that_repeat_a_run(monkeypatch: pytest.MonkeyPatch, program: s
 def test_within_another_program_its_words_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "tests"])
     assert command_line("redisforge up") == "redisforge up"
+
+
+@pytest.mark.parametrize(
+    ("words", "repeatable"),
+    [
+        (("rebalance", "--weight", "redis-2=3"), "redisforge rebalance --weight redis-2=3"),
+        (("restart", "--password", "s3cret"), ""),
+        (("restart", *(f"redis-{number}" for number in range(1000))), ""),
+        (("up", "--config", "two\nlines"), ""),
+        (("up", "--config", "\udcff"), ""),
+    ],
+)
+def test_only_a_command_that_does_the_same_again_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], repeatable: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/redisforge", *words])
+    assert repeatable_command() == repeatable

@@ -14,6 +14,7 @@ import pytest
 
 from redisforge.errors import LockedError
 from redisforge.fleet.lock import (
+    LockHolder,
     LockState,
     await_release,
     cluster_lock,
@@ -70,6 +71,18 @@ def test_a_second_operation_is_told_who_holds_it_and_where_to_look(path: Path, o
     assert f"`redisforge restart` of {read_user(path)}" in caught.value.why
     assert f"process {other.pid}" in caught.value.why
     assert "redisforge lock status" in caught.value.next_step
+
+
+def test_who_holds_it_is_told_with_all_the_words_of_the_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verb alone may do something else: `rebalance` moves back what `rebalance --weight` has moved."""
+    words = ["rebalance", "--weight", "redis-2=3", "--cluster", "a b"]
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/redisforge", *words])
+    command = "redisforge rebalance --weight redis-2=3 --cluster 'a b'"
+    with cluster_lock(path, "rebalance") as holder:
+        assert (holder.verb, holder.command) == ("rebalance", command)
+        with pytest.raises(LockedError) as caught, cluster_lock(path, "up"):
+            pytest.fail("it is held")
+    assert f"held by `{command}` of {holder.user}" in caught.value.why
 
 
 def read_user(path: Path) -> str:
@@ -149,3 +162,11 @@ def test_text_of_an_earlier_version_is_understood(path: Path) -> None:
     assert holder
     assert holder.pid == 1
     assert not is_same_process(holder)
+    assert holder.command == ""
+    assert str(holder).startswith("`redisforge up` of ann")
+
+
+def test_what_an_earlier_version_wrote_is_written_again_as_it_was() -> None:
+    """A host takes a lock away only from a holder whose text is the same (fleet/host_lock_look.py)."""
+    text = b'{"user":"ann","host":"h","pid":1,"verb":"up","since":"2026-01-01T00:00:00","start_ticks":7,"boot_id":"b"}'
+    assert msgspec.json.encode(msgspec.json.decode(text, type=LockHolder)) == text

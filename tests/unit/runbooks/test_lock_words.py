@@ -1,0 +1,32 @@
+"""What `lock` says of a holder that has ended: the words that go on with what it did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from redisforge.cli.lock import lock_text
+from redisforge.fleet.lock import LockHolder
+from redisforge.model.layout import ClusterLayout
+from redisforge.runbooks.lock import lock_report
+
+KILLED = LockHolder("ann", "h", 1, "rebalance", "2026-01-01T00:00:00+00:00", 1, "another boot")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("redisforge rebalance --weight redis-2=3", "`redisforge rebalance --weight redis-2=3` goes on from there"),
+        ("", "`redisforge rebalance` with the words that it had goes on from there"),
+    ],
+)
+def test_what_goes_on_after_a_holder_that_was_killed(tmp_path: Path, command: str, says: str) -> None:
+    layout = ClusterLayout(str(tmp_path / "main"))
+    Path(layout.lock).parent.mkdir()
+    Path(layout.lock).write_bytes(msgspec.json.encode(msgspec.structs.replace(KILLED, command=command)))
+    report = lock_report(layout)
+    assert (report.verb, report.command) == ("rebalance", command)
+    assert says in report.note
+    assert f"last: `{command or 'redisforge rebalance'}` of ann on h" in lock_text(report)
