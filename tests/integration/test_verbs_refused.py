@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 OUTSIDE = 150
 """Ports from here on in a cluster's block are for nodes that a test starts itself."""
-USAGE, LOCKED, REFUSED, UNREACHABLE, UNKNOWN = 2, 8, 9, 12, 14
+USAGE, LOCKED, REFUSED, UNREACHABLE, UNKNOWN, INTERRUPTED = 2, 8, 9, 12, 14, 130
 MakeNode = Callable[..., OutsideNode]
 
 
@@ -75,13 +75,25 @@ def test_who_would_be_refused_is_not_asked_and_a_no_changes_nothing(cluster: Clu
     assert unknown.status == UNKNOWN, str(unknown)
     assert "Take redis-77 out" not in unknown.stdout + unknown.stderr
     replica = cluster.pair()[1]
-    for words in (("scale", "remove", replica, "--force"), ("scale", "--replicas", "0")):
+    for words in (("scale", "remove", replica, "--force"), ("scale", "--replicas", "0", "--force")):
         no = cluster.run(*words, answer="n\n")
         assert no.status not in (0, 1), str(no)
         plan, question, _ = no.stdout.partition("Take ")
         assert question, str(no)
         assert f"stop and delete {replica}" in plan
         assert picture(cluster) == before
+
+
+def test_the_last_replicas_of_all_shards(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    says = ("the last replicas of 3 shards would be deleted", f"{replica} of {master} (", "one copy only")
+    assert_refused(cluster, "scale", "--replicas", "0", "--yes", status=REFUSED, says=says, steps_out="--force")
+    before = picture(cluster)
+    no = cluster.run("scale", "--replicas", "0", "--force", answer="n\n")
+    assert no.status == INTERRUPTED, str(no)
+    replicas = ", ".join(sorted(set(cluster.nodes()) - set(cluster.masters())))
+    assert f"delete 3 nodes ({replicas}) with all data on them?" in no.stdout
+    assert picture(cluster) == before
 
 
 # --- the node that is to be added ---

@@ -19,6 +19,8 @@ from redisforge.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redisforge.model.report import ChangeReport
     from redisforge.model.steps import Plan
     from redisforge.runbooks.change import Allowance, Verb
@@ -111,9 +113,8 @@ def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as
 
 
 def confirm(cluster: Cluster, verb: Verb, question: str | Callable[[Plan], str], *, as_json: bool) -> None:
-    """Show the plan of a verb and ask whether to go on; nothing is asked where there is nothing to do.
-
-    The question may depend on the plan.
+    """Show the plan of a verb and ask whether to go on; nothing is asked where there is nothing to do, or where the
+    plan, which the question may depend on, leaves no question.
 
     What is refused is refused before anybody is asked. Raises as `plan_change`, and typer.Abort for a no.
     """
@@ -121,11 +122,13 @@ def confirm(cluster: Cluster, verb: Verb, question: str | Callable[[Plan], str],
     from redisforge.runbooks.change import plan_change
 
     plan = plan_change(cluster, verb)
-    if not plan.phases:
+    if not isinstance(question, str):
+        question = question(plan)
+    if not plan.phases or not question:
         return
     if not as_json:
         print_plan(plan, as_json=False)
-    typer.confirm(question if isinstance(question, str) else question(plan), abort=True, err=as_json)
+    typer.confirm(question, abort=True, err=as_json)
 
 
 def show(report: ChangeReport) -> None:

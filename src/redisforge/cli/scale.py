@@ -55,6 +55,9 @@ def scale(
     replicas: Annotated[
         int | None, typer.Option("--replicas", min=0, max=5, help="Replicas of each; default: as declared.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also the last replica of every shard (--replicas 0).")
+    ] = False,
     weight: WeightOption = None,
     max_rate: RateOption = "",
     max_key_size: KeySizeOption = "",
@@ -68,7 +71,8 @@ def scale(
     """Change the number of nodes that RedisForge runs, while clients go on.
 
     New nodes start, join and get their share of the slots; what leaves is emptied first. Without options the cluster
-    becomes what redisforge.yaml declares. With options the file is changed, too.
+    becomes what redisforge.yaml declares. With options the file is changed, too. Before a node is deleted, the plan is
+    shown and you are asked.
     """
     if context.invoked_subcommand is not None:
         return
@@ -78,14 +82,12 @@ def scale(
 
     found = the_cluster(cluster)
     declared_shards, declared_replicas = _declared_size(found)
-    verb = scale_verb(
-        declared_shards if shards is None else shards,
-        declared_replicas if replicas is None else replicas,
-        _options(weight, max_rate, max_key_size),
-    )
+    shards = declared_shards if shards is None else shards
+    replicas = declared_replicas if replicas is None else replicas
+    verb = scale_verb(shards, replicas, _options(weight, max_rate, max_key_size, force=force))
     if not (yes or dry_run) and _is_smaller(found, shards, replicas):
-        question = f"Take nodes out of {found.topology.name} and delete them, once their slots are elsewhere?"
-        confirm(found, verb, question, as_json=as_json)
+        left = f"{shards} masters with {replicas} replicas each stay."
+        confirm(found, verb, lambda plan: scaling_question(found.topology.name, plan, left), as_json=as_json)
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
 
 
@@ -245,7 +247,23 @@ def _declared_size(cluster: Cluster) -> tuple[int, int]:
     return topology.shards, topology.replicas
 
 
-def _is_smaller(cluster: Cluster, shards: int | None, replicas: int | None) -> bool:
+def _is_smaller(cluster: Cluster, shards: int, replicas: int) -> bool:
+    """Whether nodes may have to go; those that a run which was cut off has left are still among the nodes."""
     topology = cluster.topology
-    fewer_shards = shards is not None and shards < topology.shards
-    return fewer_shards or (replicas is not None and replicas < topology.replicas)
+    surplus = len(topology.nodes) > shards * (replicas + 1)
+    return surplus or shards < topology.shards or replicas < topology.replicas
+
+
+def scaling_question(name: str, plan: Plan, left: str) -> str:
+    """What is asked before nodes go, with the name of each whose data is deleted; empty where none goes."""
+    from redisforge.model.steps import RemoveUnit, Reset
+
+    deleted = list(dict.fromkeys(step.unit for step in plan.steps() if isinstance(step, RemoveUnit)))
+    emptied = dict.fromkeys(step.node for step in plan.steps() if isinstance(step, Reset) and step.node not in deleted)
+    parts = [f"delete {_counted(deleted)} with all data on {'it' if len(deleted) == 1 else 'them'}"] if deleted else []
+    parts += [f"empty {_counted(list(emptied))}, which somebody else runs"] if emptied else []
+    return f"{left} Take nodes out of {name}: {' and '.join(parts)}?" if parts else ""
+
+
+def _counted(names: list[str]) -> str:
+    return f"{len(names)} node{'s' if len(names) > 1 else ''} ({', '.join(names)})"

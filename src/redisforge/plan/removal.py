@@ -12,6 +12,8 @@ from redisforge.plan.handover import best_replica
 from redisforge.plan.view import newest_owners, replicas_of
 
 LEAST_MASTERS = 3
+_NAMED = 6
+"""So many shards are named in an error; more are counted."""
 
 
 def refuse_removal(topology: Topology, facts: Facts, leaving: frozenset[str], *, force: bool) -> None:
@@ -39,6 +41,32 @@ def refuse_removal(topology: Topology, facts: Facts, leaving: frozenset[str], *,
                 why="their data would be in one copy only",
                 next_step="add a replica first (`redisforge scale --replicas N`), or accept that with --force",
             )
+
+
+def refuse_single_copies(topology: Topology, facts: Facts, leaving: frozenset[str]) -> None:
+    """`refuse_removal` for a cluster that is to have no replicas at all: every shard that loses its last one is named.
+
+    Raises:
+        RefusedError: a shard that has replicas now would have none.
+    """
+    lonely: list[str] = []
+    last: list[str] = []
+    for owner in newest_owners(facts):
+        copies = [node.name for node in replicas_of(facts, owner.id)]
+        if owner.name in leaving or not copies or not leaving.issuperset(copies):
+            continue
+        last += sorted(copies)
+        lonely.append(f"{', '.join(sorted(copies))} of {owner.name} ({describe(owner.slots)})")
+    if not lonely:
+        return
+    more = f"; and those of {len(lonely) - _NAMED} more" if len(lonely) > _NAMED else ""
+    raise RefusedError(
+        f"the last replicas of {len(lonely)} shards would be deleted",
+        where="; ".join(lonely[:_NAMED]) + more,
+        why="their data would be in one copy only: nothing takes over for a master that fails, and what it held is "
+        "lost with its disk",
+        next_step="keep a replica of each (`redisforge scale --replicas 1`), or accept that with --force",
+    )
 
 
 def refuse_lost_data(topology: Topology, facts: Facts, node: RedisNode, leaving: frozenset[str]) -> None:

@@ -20,7 +20,7 @@ from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
 from redisforge.plan.ready import refuse_silent, silent_nodes
-from redisforge.plan.removal import LEAST_MASTERS, refuse_removal
+from redisforge.plan.removal import LEAST_MASTERS, refuse_removal, refuse_single_copies
 from redisforge.plan.resize import as_it_is, grow, leaving_nodes, numbered_as_it_is, without
 from redisforge.plan.scale import Scale, scale_phase, slot_moves
 from redisforge.plan.starting import Wishes, refuse_unreachable_newcomers
@@ -65,7 +65,9 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
         leaving = leaving_nodes(topology, facts, shards, replicas)
         decided.clear()
         decided.update(leaving)
-        refuse_removal(topology, facts, leaving, force=True)
+        refuse_removal(topology, facts, leaving, force=True)  # of more replicas, those in sync stay: that is waited for
+        if not replicas and not options.force:
+            refuse_single_copies(topology, facts, leaving)
         refuse_unreachable_newcomers(topology, facts)  # before they are recorded and declared
         weights = _weights(topology, facts, options)
         wanted = Scale(leaving=leaving, weights=weights, even_replicas=True, wishes=wishes)

@@ -22,15 +22,16 @@ from changing import (
 )
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
-from topologies import HASH, hosts_in_zones, make_topology
+from topologies import HASH, formed, hosts_in_zones, make_topology, wishes_for
 
-from redisforge.cli.scale import removal_question
+from redisforge.cli.scale import removal_question, scaling_question
 from redisforge.errors import NotFoundError, RefusedError, UsageError
 from redisforge.model.slots import SLOT_COUNT, SlotRange, count
 from redisforge.model.steps import MoveSlots, Plan
 from redisforge.model.steps import Phase as PlannedPhase
 from redisforge.model.topology import Role, Topology
 from redisforge.plan.predict import predict
+from redisforge.plan.removal import refuse_single_copies
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.scale import Newcomer, Options, add_verb, rebalance_verb, remove_verb, scale_verb
 
@@ -40,6 +41,9 @@ many = settings(
     phases=(Phase.generate,),
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+UNPROTECTED = Options(force=True)
+"""`--force`: the last replicas may go, too."""
 
 
 def assert_shape(world: ChangingWorld, shards: int, replicas: int) -> None:
@@ -76,7 +80,7 @@ def test_any_number_of_shards_and_replicas(topology: Topology, shards: int, repl
     world = changing_world(topology)
     disturb(world, data, [node.name for node in topology.nodes])
     unevenly(world, data)
-    verb = scale_verb(shards, replicas, Options())
+    verb = scale_verb(shards, replicas, UNPROTECTED)
     for _ in range(data.draw(st.integers(0, 3), label="cuts")):
         carefully(lambda: world.run_cut(verb, data))
         disturb(world, data, [node.name for node in world.topology.nodes])
@@ -86,6 +90,43 @@ def test_any_number_of_shards_and_replicas(topology: Topology, shards: int, repl
     assert world.ask(world.begin(verb)) is None
     if shards > topology.shards:
         assert max(shares(world).values()) - min(shares(world).values()) <= 1
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_last_replicas_of_all_shards_leave_only_with_force(replicas: int) -> None:
+    world = changing_world(make_topology(4, replicas))
+    with pytest.raises(RefusedError) as refusal:
+        world.begin(scale_verb(3, 0, Options()))
+    assert refusal.value.what == "the last replicas of 3 shards would be deleted"
+    assert "redis-5 of redis-1 (0-4095)" in refusal.value.where.replace("redis-5, redis-9", "redis-5")
+    assert "`redisforge scale --replicas 1`" in refusal.value.next_step
+    assert "--force" in refusal.value.next_step
+    world.run(scale_verb(3, 0, UNPROTECTED))
+    assert_shape(world, 3, 0)
+    assert world.ask(world.begin(scale_verb(3, 0, Options()))) is None, "there is nothing to refuse any more"
+    world.run(scale_verb(4, 0, Options()))
+    assert_shape(world, 4, 0)
+
+
+def test_many_shards_that_lose_their_replicas_are_counted() -> None:
+    topology = make_topology(9, 1)
+    leaving = frozenset(node.name for node in topology.nodes if node.intended_role is Role.REPLICA)
+    with pytest.raises(RefusedError) as refusal:
+        refuse_single_copies(topology, formed(topology), leaving)
+    assert refusal.value.what == "the last replicas of 9 shards would be deleted"
+    assert refusal.value.where.endswith("; and those of 3 more")
+
+
+def test_the_question_names_each_node_whose_data_is_deleted() -> None:
+    topology = make_topology(3, 1)
+    verb, wishes = scale_verb(3, 0, UNPROTECTED), wishes_for(topology)
+    facts = formed(topology)
+    plan = predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
+    assert scaling_question("main", plan, "3 masters with 0 replicas each stay.") == (
+        "3 masters with 0 replicas each stay. Take nodes out of main: "
+        "delete 3 nodes (redis-4, redis-5, redis-6) with all data on them?"
+    )
+    assert scaling_question("main", Plan(phases=()), "") == ""
 
 
 def test_replicas_of_an_emptied_master_count_once_it_has_become_a_replica() -> None:
@@ -151,8 +192,8 @@ def test_a_scale_that_was_cut_is_taken_back(
 ) -> None:
     """The opposite verb goes on from where the first one was killed."""
     world = changing_world(topology)
-    carefully(lambda: world.run_cut(scale_verb(shards, replicas, Options()), data))
-    back = scale_verb(topology.shards, topology.replicas, Options())
+    carefully(lambda: world.run_cut(scale_verb(shards, replicas, UNPROTECTED), data))
+    back = scale_verb(topology.shards, topology.replicas, UNPROTECTED)
     carefully(lambda: world.run(back))
     assert_in_order(world)
     assert_shape(world, topology.shards, topology.replicas)
@@ -164,7 +205,7 @@ def test_a_scale_that_was_cut_is_taken_back(
 def test_nodes_crash_meanwhile(topology: Topology, shards: int, replicas: int, data: st.DataObject) -> None:
     """kill -9 of masters and replicas, of those that join and those that leave, between phases and in the middle."""
     world = changing_world(topology)
-    verb = scale_verb(shards, replicas, Options())
+    verb = scale_verb(shards, replicas, UNPROTECTED)
     carefully(lambda: world.run_hurt(verb, data))
     carefully(lambda: world.run(verb))  # a crash after the last phase is healed by the next run
     assert_in_order(world)
