@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import traceback
@@ -37,6 +38,7 @@ from redisforge.cli import (
     upgrade,
 )
 from redisforge.cli.narrow import narrowed
+from redisforge.cli.output import outlive_reader_of_stderr
 from redisforge.errors import INTERRUPTED_EXIT_STATUS, RedisForgeError
 
 app = typer.Typer(
@@ -104,6 +106,7 @@ def main() -> None:
         # A background job of a script: Ctrl-C stays away from it, but asyncio, and so SIGTERM, needs this handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    outlive_reader_of_stderr()
     sys.exit(run())
 
 
@@ -127,7 +130,9 @@ def run(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         typer.echo(_INTERRUPTED, err=True)
         return INTERRUPTED_EXIT_STATUS
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if not _is_unread(sys.stdout.fileno()):
+            return _other(error)  # another pipe than ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more: end quietly
         return 0
     except Exception as error:
@@ -135,6 +140,13 @@ def run(arguments: list[str] | None = None) -> int:
     if result == INTERRUPTED_EXIT_STATUS:
         typer.echo(_INTERRUPTED, err=True)
     return result if isinstance(result, int) else 0
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether nobody can read any more what is written there."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _other(error: Exception) -> int:

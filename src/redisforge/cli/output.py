@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import typer
 
 from redisforge.model.steps import Phase, Plan
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class _Unheard(io.FileIO):
+    """A file that takes what nobody reads any more."""
+
+    def write(self, data: Buffer, /) -> int | None:
+        """Write, or, with the reader gone, seem to."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def outlive_reader_of_stderr() -> None:
+    """From here on standard error goes quiet when its reader is gone (`up 2>&1 | head -5`): a verb is not to end in the
+    middle because nobody follows its progress, and its exit status stays its own."""
+    before = sys.stderr
+    if not before:  # closed by whoever started this
+        return
+    raw = _Unheard(before.fileno(), "w", closefd=False)
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=before.encoding, errors=before.errors, line_buffering=True
+    )
 
 
 def print_json(document: object) -> None:
