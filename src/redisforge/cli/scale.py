@@ -19,6 +19,8 @@ from redisforge.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redisforge.model.steps import Plan
     from redisforge.runbooks.cluster import Cluster
     from redisforge.runbooks.scale import Options
@@ -206,13 +208,27 @@ def rebalance(
     from redisforge.runbooks.failover import roles_verb
     from redisforge.runbooks.scale import rebalance_verb
 
-    verb = roles_verb() if roles else rebalance_verb(threshold, _options(weight, max_rate, max_key_size))
+    options = _options(weight, max_rate, max_key_size)
+    if roles:
+        _refuse_beside_roles(
+            {"--weight": weight, "--threshold": threshold, "--max-rate": max_rate, "--max-key-size": max_key_size}
+        )
+    verb = roles_verb() if roles else rebalance_verb(threshold, options)
     allowance = Allowance(probe=probe, abort_over_ms=abort_over)
     run(the_cluster(cluster), verb, allowance, dry_run=dry_run, as_json=as_json)
 
 
+def _refuse_beside_roles(others: Mapping[str, object]) -> None:
+    from redisforge.errors import UsageError
+
+    if given := [option for option, value in others.items() if value]:
+        raise UsageError(
+            f"--roles moves no slot, so {' and '.join(given)} would do nothing",
+            next_step="run `redisforge rebalance` twice: once with --roles, once with the other options",
+        )
+
+
 def _options(weights: list[str] | None, max_rate: str, max_key_size: str, *, force: bool = False) -> Options:
-    from redisforge.config.values import size_bytes
     from redisforge.errors import UsageError
     from redisforge.runbooks.moving import MoveLimits
     from redisforge.runbooks.scale import Options
@@ -226,14 +242,31 @@ def _options(weights: list[str] | None, max_rate: str, max_key_size: str, *, for
             separator = ""
         if not separator or not name:
             raise UsageError(f"not a weight: {text!r}", next_step="write NODE=W, such as --weight redis-4=2")
-    try:
-        limits = MoveLimits(
-            max_rate_bytes_s=float(size_bytes(max_rate)) if max_rate else None,
-            max_key_bytes=size_bytes(max_key_size) if max_key_size else MoveLimits().max_key_bytes,
-        )
-    except ValueError as error:
-        raise UsageError("not a size", why=str(error), next_step="write a number with kb, mb or gb") from error
+    rate = _size("--max-rate", max_rate)
+    if rate == 0:
+        raise UsageError(f"--max-rate {max_rate} would move nothing", next_step="leave --max-rate out for no limit")
+    key_size = _size("--max-key-size", max_key_size)
+    limits = MoveLimits(
+        max_rate_bytes_s=None if rate is None else float(rate),
+        max_key_bytes=MoveLimits().max_key_bytes if key_size is None else key_size,
+    )
     return Options(weights=given, force=force, limits=limits)
+
+
+def _size(option: str, text: str) -> int | None:
+    """What an option says, in bytes; None where it was not given."""
+    from redisforge.config.values import size_bytes
+    from redisforge.errors import UsageError
+
+    if not text:
+        return None
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text} is not a size: it {error}",
+            next_step=f"write a number with kb, mb or gb, such as {option} 50mb",
+        ) from error
 
 
 def _declared_size(cluster: Cluster) -> tuple[int, int]:

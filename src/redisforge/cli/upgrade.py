@@ -53,6 +53,7 @@ def upgrade(
 
     if bool(redis) == bool(valkey):
         raise UsageError("which version?", next_step="one of --redis VERSION and --valkey VERSION")
+    _check_version("--redis" if redis else "--valkey", redis or valkey)
     found = the_cluster(cluster)
     engine = Engine("redis" if redis else "valkey", redis or valkey)
     verb = upgrade_verb(found, engine, finished_steps_only, force=force)
@@ -60,3 +61,16 @@ def upgrade(
         question = f"Take {found.topology.name!r} to {engine.kind} {engine.version}? There is no way back."
         confirm(found, verb, question, as_json=as_json)
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
+
+
+def _check_version(option: str, text: str) -> None:
+    from redisforge.errors import UsageError
+    from redisforge.fleet.binaries.versions import NEWEST, parse_rule
+
+    try:
+        parse_rule(text, "0")
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text} is not a version",
+            next_step=f"write a version (8.6.3), a series (8.6), a floor (>=8.2) or {NEWEST!r}",
+        ) from error

@@ -34,12 +34,14 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
         HostError: the journal is there and cannot be read.
     """
     runs: dict[str, list[AuditLine]] = {}
+    verbs: set[str] = set()
     passed_over = 0
     for line in _lines(Path(layout.journal)):
         entry = _decoded(line)
         if entry is None:
             passed_over += 1
             continue
+        verbs.add(entry.verb)
         run = entry.run or f"{entry.verb}-{entry.pid}"
         if run in runs:
             runs[run].append(entry)
@@ -48,8 +50,16 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
             if wanted.last and len(runs) > wanted.last:
                 runs.pop(next(iter(runs)))
     notices = (f"{passed_over} lines of the journal cannot be read and are passed over",) if passed_over else ()
+    if verbs and not runs:
+        notices += (_nothing_matches(wanted, verbs),)
     lines = tuple(line for entries in runs.values() for line in entries)
     return AuditReport(cluster=Path(layout.folder).name, lines=lines, notices=notices)
+
+
+def _nothing_matches(wanted: Selection, verbs: set[str]) -> str:
+    what = f"no run of {wanted.verb!r}" if wanted.verb else "no run"
+    since = f" since {wanted.since.isoformat(timespec='seconds')}" if wanted.since else ""
+    return f"{what}{since}; on record are runs of: {', '.join(sorted(verbs))}"
 
 
 def has_worked(layout: ClusterLayout, verb: str, what: str) -> bool:

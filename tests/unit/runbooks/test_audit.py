@@ -45,6 +45,17 @@ def test_the_last_runs_of_a_verb(tmp_path: Path) -> None:
     assert audit(layout, Selection(verb="scale")).lines == ()
 
 
+def test_where_no_run_matches_the_verbs_on_record_are_named(tmp_path: Path) -> None:
+    layout = written(tmp_path, "up", "restart", "restart")
+    assert audit(layout, Selection(verb="nope")).notices == ("no run of 'nope'; on record are runs of: restart, up",)
+    later = Selection(verb="up", since=datetime(2999, 1, 1, tzinfo=UTC))
+    assert audit(layout, later).notices == (
+        "no run of 'up' since 2999-01-01T00:00:00+00:00; on record are runs of: restart, up",
+    )
+    assert audit(layout, Selection(verb="up")).notices == ()
+    assert audit(ClusterLayout(str(tmp_path / "new")), Selection(verb="up")).notices == ()
+
+
 def test_runs_since_a_time(tmp_path: Path) -> None:
     layout = ClusterLayout(str(tmp_path))
     Path(layout.journal).write_bytes(LONG_AGO)
