@@ -87,7 +87,10 @@ def test_audit_as_a_table(shared: Cluster) -> None:
     assert command.strip().startswith("redisforge restart redis-5")
     assert any("restart redis-5" in step and " ok " in step for step in steps)
     assert len(shared.run("audit", "--verb", "restart", "--last", "1").stdout.splitlines()) == 2
-    assert shared.run("audit", "--verb", "upgrade").stdout.strip() == "main: nothing is on record"
+    nothing = shared.run("audit", "--verb", "upgrade")
+    assert nothing.stdout.strip() == "main: no run matches"
+    assert "on record are runs of: " in nothing.stderr
+    assert "restart, up" in nothing.stderr
     assert shared.run("audit", "--since", "yesterday").status == 2
     assert audit_of(shared, "--since", "1h")
 

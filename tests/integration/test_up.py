@@ -18,6 +18,7 @@ import yaml
 from cluster_tool import (
     ADDRESS,
     AT_ONCE,
+    COMMAND_LIMIT_S,
     NODE_NAMES,
     PASSWORD_NAMES,
     SLOT_COUNT,
@@ -160,6 +161,20 @@ def test_the_default_user_is_off_everywhere(shared: Cluster) -> None:
         client = redis.Redis(host=ADDRESS, port=port, ssl=True, ssl_ca_certs=ca, protocol=2, **AT_ONCE)
         with client as anonymous, pytest.raises(redis.RedisError, match=r"(?i)auth"):
             anonymous.ping()  # pyright: ignore[reportUnknownMemberType]
+
+
+def test_an_up_whose_output_nobody_reads_comes_to_its_end(make_cluster: MakeCluster) -> None:
+    """`redisforge up 2>&1 | head -1`"""
+    cluster = make_cluster()
+    with cluster.start("up") as raising:
+        assert raising.stdout
+        assert raising.stderr
+        assert raising.stderr.readline()
+        raising.stderr.close()
+        raising.stdout.close()
+        assert raising.wait(COMMAND_LIMIT_S) == 0
+    assert cluster.is_healthy()
+    assert cluster.up() == []
 
 
 def test_a_second_up_changes_nothing_and_says_so(shared: Cluster) -> None:

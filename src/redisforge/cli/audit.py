@@ -45,7 +45,8 @@ def audit(
         print_json(report)
         return
     rows = list(_rows(report.lines, steps=steps))
-    typer.echo(table_text(_COLUMNS, rows) if rows else f"{report.cluster}: nothing is on record")
+    nothing = "no run matches" if verb or since else "nothing is on record"
+    typer.echo(table_text(_COLUMNS, rows) if rows else f"{report.cluster}: {nothing}")
     for notice in report.notices:
         typer.echo(f"note: {notice}", err=True)
 

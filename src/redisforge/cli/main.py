@@ -131,15 +131,24 @@ def run(arguments: list[str] | None = None) -> int:
         typer.echo(_INTERRUPTED, err=True)
         return INTERRUPTED_EXIT_STATUS
     except BrokenPipeError as error:
-        if not _is_unread(sys.stdout.fileno()):
-            return _other(error)  # another pipe than ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more: end quietly
-        return 0
+        return _broken_pipe(error)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):  # of which click makes an exit with status 1
+            raise
+        return _broken_pipe(end.__context__)
     except Exception as error:
         return _other(error)
     if result == INTERRUPTED_EXIT_STATUS:
         typer.echo(_INTERRUPTED, err=True)
     return result if isinstance(result, int) else 0
+
+
+def _broken_pipe(error: BrokenPipeError) -> int:
+    """Nobody reads the result of a command any more: that is a quiet end. Another pipe than this is a defect."""
+    if not _is_unread(sys.stdout.fileno()):
+        return _other(error)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _is_unread(descriptor: int) -> bool:

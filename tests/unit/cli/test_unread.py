@@ -11,25 +11,31 @@ import pytest
 VERB = """
 import sys
 from pathlib import Path
+import typer
 from redisforge.cli import main
 from redisforge.cli.output import finished_steps_only
 from redisforge.errors import GateError
 
-def command(**_):
+app = typer.Typer()
+
+@app.command()
+def command():
     finished_steps_only("the first step")
     sys.stdin.read()
     for number in range(2000):
         finished_steps_only(f"step {number} of a verb that goes on")
-    Path(sys.argv[1]).write_text("whole")
-    if sys.argv[2] == "fails":
+    Path(file).write_text("whole")
+    if how == "fails":
         raise GateError("a gate did not hold")
-    if sys.argv[2] == "other pipe":
+    if how == "other pipe":
         raise BrokenPipeError("of a program that was asked something")
-    if sys.argv[2] == "shows":
+    if how == "shows":
         print("the result", flush=True)
     return 0
 
-main.narrowed = lambda app, words: command
+main.narrowed = lambda *_: typer.main.get_command(app)
+file, how = sys.argv[1:]
+sys.argv[1:] = []
 main.main()
 """
 
