@@ -20,6 +20,8 @@ KILLS_IN_A_ROW = 4
 CUT_LIMIT = 60
 LEAST_CUTS = 4
 """Nodes start, form the cluster, replicas follow, the Envoy starts: what can be done at once is."""
+HURRIED = ("introduce the nodes", "spread the slots", "announce the replicas")
+"""MEETs: between nodes that know each other they are greetings, which bring news sooner."""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,31 @@ def test_everything_killed_at_once_comes_back_with_the_data(cluster: Cluster) ->
     assert ids_of(cluster) == ids
     assert cluster.read_keys(keys) == keys
     assert_one_cluster(cluster)
+
+
+@pytest.mark.parametrize("which", ["replica", "master"])
+def test_the_dry_run_says_what_up_does_about_a_dead_node(cluster: Cluster, which: str) -> None:
+    """Its keeper is dead too, and the replica of the master has taken over. Phases of `up` that only hurry or await
+    gossip depend on the moment: a plan does not have them."""
+    cluster.await_copies()
+    ids, dead = ids_of(cluster), cluster.pair()[which == "replica"]
+    kill(cluster.keeper_pid(dead), cluster.pid(dead))
+    until(lambda: len(cluster.masters()) == 3 and dead not in cluster.masters(), "3 living masters")
+    for verb in ("scale", "up"):
+        planned = cluster.run(verb, "--dry-run", "--json")
+        assert planned.status == 0, str(planned)
+        phases = planned.json()["phases"]
+        assert [phase["title"] for phase in phases] == ["start nodes that have data"], verb
+        assert [step["unit"] for step in phases[0]["steps"]] == [dead]
+
+    done = cluster.up()
+
+    assert [title for title in done if title not in HURRIED and not title.startswith("wait")] == [
+        phase["title"] for phase in phases
+    ]
+    cluster.await_health()
+    assert ids_of(cluster) == ids
+    assert cluster.finds_nothing_to_do()
 
 
 def test_up_killed_while_it_heals_is_finished_by_the_next(cluster: Cluster) -> None:

@@ -44,6 +44,7 @@ from redisforge.plan.bring_up import next_phase
 from redisforge.plan.handover import pause_left_s
 from redisforge.plan.placement import split_slots
 from redisforge.plan.starting import Wishes
+from redisforge.plan.view import actual_shards, newest_owners, slot_owners
 
 _replace = msgspec.structs.replace
 _PHASE_LIMIT = 400
@@ -208,7 +209,8 @@ def _started(topology: Topology, facts: Facts, name: str, wishes: Wishes, *, bla
         return facts
     comes_back = before is not None and before.has_cluster_config and not blank
     node = _returned(topology, facts, name) if comes_back else _born(topology.node(name))
-    return _with_node(facts, node)
+    # While it was away Envoys found it unhealthy; they find it healthy again by themselves.
+    return _with_node(_with_reads(facts, node, allowed=True), node)
 
 
 def _born(declared: RedisNode) -> NodeFacts:
@@ -223,7 +225,8 @@ def _returned(topology: Topology, facts: Facts, name: str) -> NodeFacts:
     for node in facts.reachable_nodes():
         for peer in node.peers:
             if (peer.address, peer.port) == (declared.address, declared.port) and peer.id != node.id:
-                return _speaking(declared, node.peers, peer.id)
+                views = (_taken_back(topology, facts, name, p) if p is peer else p for p in node.peers)
+                return _speaking(declared, tuple(views), peer.id)
     masters = {node.shard: node for node in topology.nodes if node.intended_role is Role.MASTER}
     split = split_slots(topology.shards)
     members = tuple(
@@ -240,11 +243,28 @@ def _returned(topology: Topology, facts: Facts, name: str) -> NodeFacts:
     return _speaking(declared, members, f"old-{name}")
 
 
+def _taken_back(topology: Topology, facts: Facts, name: str, view: PeerView) -> PeerView:
+    """What a member that was away becomes as soon as it hears the others: who finds that all slots of its shard have
+    another owner replicates that one. (cluster_legacy.c, clusterUpdateSlotsConfigWith.)
+
+    Every master of slots has an epoch; one that has none has never had a slot, and waits to be attached.
+    """
+    owners = {owner.id: owner for owner in slot_owners(facts)}
+    if view.id in owners or view.master_id in owners or not (view.config_epoch or view.master_id):
+        return view
+    shards = actual_shards(topology, facts)
+    heir = next((node for node in newest_owners(facts) if shards.get(node.name) == shards[name]), None)
+    return _replace(view, flags=("slave",), master_id=heir.id, slots=()) if heir else view
+
+
 def _speaking(declared: RedisNode, views: tuple[PeerView, ...], own_id: str) -> NodeFacts:
-    """A node that has just started and knows what `views` say; the one with `own_id` is itself."""
+    """A node that has just started and knows what `views` say; the one with `own_id` is itself, who neither fails nor
+    is unreachable to itself, whatever the others said of it."""
     peers = tuple(
-        _replace(view, flags=(("myself",) if view.id == own_id else ()) + _others(view.flags)) for view in views
-    )
+        _replace(view, flags=("myself", *_healthy(view.flags)), link_up=True) if view.id == own_id
+        else _replace(view, flags=_others(view.flags))
+        for view in views
+    )  # fmt: skip
     return NodeFacts(
         name=declared.name,
         address=declared.address,
@@ -321,7 +341,7 @@ def _agreed_views(group: list[NodeFacts]) -> dict[str, PeerView]:
     dead: dict[str, PeerView] = {}
     for peer in (peer for node in group for peer in node.peers if peer.id not in own):
         if peer.id not in dead or peer.config_epoch > dead[peer.id].config_epoch:
-            dead[peer.id] = _replace(peer, flags=tuple(dict.fromkeys((*_others(peer.flags), "fail"))))
+            dead[peer.id] = _replace(peer, flags=(*_healthy(peer.flags), "fail"), link_up=False)
     views = {**dead, **own}
     taken: tuple[SlotRange, ...] = ()
     winners: list[PeerView] = []
@@ -377,6 +397,10 @@ def _components(facts: Facts) -> list[list[NodeFacts]]:
 
 def _others(flags: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(flag for flag in flags if flag != "myself")
+
+
+def _healthy(flags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(flag for flag in _others(flags) if flag not in ("fail", "fail?"))
 
 
 def _joined(facts: Facts, first: NodeFacts, second: NodeFacts) -> Facts:

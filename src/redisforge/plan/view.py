@@ -158,15 +158,40 @@ def neediest_master(topology: Topology, facts: Facts, newcomer: RedisNode, load:
 def actual_shards(topology: Topology, facts: Facts) -> dict[str, int]:
     """Shard number (from 0) by node name, as the running cluster has it; the declared one where unknown.
 
-    Shards are numbered by their first slot: a node's declared shard says nothing after failovers and additions.
+    Shards are numbered by their first slot: a node's declared shard says nothing after failovers and additions. What is
+    silent belongs where the others say. Of a master that was replaced while it was away they say nothing more: it
+    belongs to those it was declared with, wherever these are now.
     """
-    masters = [node for node in facts.reachable_nodes() if node.role is Role.MASTER and node.slots]
-    masters.sort(key=lambda node: node.slots[0])
-    complete = len(masters) == topology.shards
-    by_id = {node.id: number for number, node in enumerate(masters)} if complete else {}
-    actual: dict[str, int] = {}
+    owners = sorted(slot_owners(facts), key=lambda owner: min(owner.slots))
+    complete = len(owners) == topology.shards
+    by_id = {owner.id: number for number, owner in enumerate(owners)} if complete else {}
+    places: dict[tuple[str, int], int] = {}
+    for peer in (peer for node in facts.reachable_nodes() for peer in node.peers):
+        if (number := by_id.get(peer.master_id or peer.id)) is not None:
+            places.setdefault((peer.address, peer.port), number)
+    known: dict[str, int] = {}
     for node in topology.nodes:
         seen = facts.nodes.get(node.name)
-        known = by_id.get(seen.master_id or seen.id) if seen and seen.reachable else None
-        actual[node.name] = node.shard if known is None else known
-    return actual
+        if seen and seen.reachable:
+            number = by_id.get(seen.master_id or seen.id)
+        else:
+            number = places.get((node.address, node.port))
+        if number is not None:
+            known[node.name] = number
+
+    def beside_its_own(node: RedisNode) -> int:
+        mates = Counter(known[mate.name] for mate in topology.nodes if mate.shard == node.shard and mate.name in known)
+        return max(mates, key=lambda number: (mates[number], -number), default=node.shard)
+
+    return {node.name: known[node.name] if node.name in known else beside_its_own(node) for node in topology.nodes}
+
+
+def slot_owners(facts: Facts) -> tuple[NodeFacts | PeerView, ...]:
+    """Who owns slots: reachable masters, and those who are silent and whose slots nobody has taken over."""
+    silent: dict[str, PeerView] = {}
+    owned = owned_slots(facts)
+    for node in facts.reachable_nodes():
+        for peer in node.peers:
+            if peer.slots and facts.node_by_id(peer.id) is None and subtract(peer.slots, owned):
+                silent.setdefault(peer.id, peer)
+    return (*newest_owners(facts), *silent.values())

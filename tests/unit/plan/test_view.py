@@ -66,6 +66,40 @@ def test_a_replica_that_moved_counts_for_the_shard_that_it_serves() -> None:
     assert actual_shards(TOPOLOGY, facts)[OF_FIRST] == 2
 
 
+def swapped(topology: Topology, facts: Facts) -> Facts:
+    """The shards of redis-1 and redis-2 have exchanged their slots: their order is another one than was declared."""
+    return all_of(
+        every_line_with("redis-1", slots=(SlotRange(5461, 10921),)),
+        every_line_with("redis-2", slots=(SlotRange(0, 5460),)),
+    )(topology, facts)
+
+
+def test_a_silent_replica_is_where_the_others_say() -> None:
+    facts = all_of(swapped, gone(OF_FIRST))(TOPOLOGY, FORMED)
+    shards = actual_shards(TOPOLOGY, facts)
+    assert shards["redis-1"] == shards[OF_FIRST] == 1
+
+
+def test_a_silent_master_whose_slots_nobody_has_taken_over_keeps_its_shard() -> None:
+    facts = all_of(swapped, gone("redis-1"))(TOPOLOGY, FORMED)
+    shards = actual_shards(TOPOLOGY, facts)
+    assert (shards["redis-1"], shards[OF_FIRST], shards["redis-2"], shards["redis-3"]) == (1, 1, 0, 2)
+
+
+def test_a_silent_master_that_was_replaced_is_where_its_replica_is() -> None:
+    """The others list it as a master of nothing."""
+    facts = all_of(
+        swapped,
+        every_line_with(OF_FIRST, slots=(SlotRange(5461, 10921),), master_id="", flags=("master",)),
+        line_with(OF_FIRST, flags=("myself", "master")),
+        every_line_with("redis-1", slots=(), flags=("master", "fail")),
+        gone("redis-1"),
+    )(TOPOLOGY, FORMED)
+    shards = actual_shards(TOPOLOGY, facts)
+    assert shards["redis-1"] == shards[OF_FIRST] == 1
+    assert sorted(shards.values()) == [0, 0, 1, 1, 2, 2]
+
+
 def test_a_shard_without_slots_has_no_owner() -> None:
     assert shard_owner(TOPOLOGY, nothing_runs(TOPOLOGY), 0) is None
     alone = all_of(gone(OF_FIRST), blank("redis-1"))(TOPOLOGY, FORMED)
