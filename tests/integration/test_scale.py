@@ -203,6 +203,51 @@ def test_dead_nodes_are_removed(cluster: Cluster) -> None:
         assert_forgotten(cluster, [gone])
 
 
+@pytest.mark.parametrize("changed", ["order", "mates"])
+def test_a_dead_node_is_counted_in_the_shard_that_it_served(cluster: Cluster, changed: str) -> None:
+    """A master whose replica has taken over is listed by the others as a master of nothing; what is on record of its
+    shard is no longer so: shards have another order, or replicas have changed places."""
+    before = ids_of(cluster)
+    if changed == "order":
+        for name in sorted(cluster.masters(), reverse=True):
+            done(cluster, "rebalance", "--weight", f"{name}=1000")
+        done(cluster, "rebalance")
+        first = min(cluster.masters())
+        assert cluster.nodes()[first]["shard"] != cluster.declared(first)["shard"] + 1
+    else:
+        first, second = sorted(cluster.masters())[:2]
+        copies = [cluster.pair_of(name) for name in (first, second)]
+        for copy, master in zip(copies, (second, first), strict=True):
+            with cluster.node_client(copy) as client:
+                client.execute_command("CLUSTER", "REPLICATE", before[master])
+        cluster.await_health()
+    heir = min(cluster.masters())
+    dead = cluster.pair_of(heir)
+    done(cluster, "failover", heir)
+    assert dead in cluster.masters()
+    cluster.await_copies()
+    kill(cluster.keeper_pid(dead), cluster.pid(dead))
+    until(lambda: len(cluster.masters()) == 3 and dead not in cluster.masters(), "3 living masters")
+    if changed == "order":
+        assert cluster.nodes()[dead]["shard"] == cluster.nodes()[heir]["shard"]
+
+    def plans_its_start_alone() -> bool:
+        plan = cluster.run("scale", "--replicas", "1", "--dry-run", "--json").json()
+        return [phase["title"] for phase in plan["phases"]] == ["start nodes that have data"]
+
+    until(plans_its_start_alone, "a plan that starts it and no other, once all have heard of the takeover")
+
+    did = done(cluster, "scale", "--replicas", "1")
+
+    assert titles(did)[0] == "start nodes that have data"
+    assert not {"start the nodes", "attach the replicas"} & {*titles(did)}
+    assert ids_of(cluster) == before
+    assert cluster.nodes()[dead]["shard"] == cluster.nodes()[heir]["shard"]
+    assert planned(cluster, "scale", "--replicas", "1") == []
+    assert done(cluster, "scale", "--replicas", "1")["phases"] == []
+    assert_whole(cluster, 3)
+
+
 def test_slots_follow_weights_and_thresholds(cluster: Cluster) -> None:
     heavy = min(cluster.masters())
     with loaded(cluster):

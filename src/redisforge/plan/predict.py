@@ -74,6 +74,11 @@ def predict(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) 
         RedisForgeError: whatever the planner refuses.
         RuntimeError: the plan does not converge (a defect in the planner).
     """
+    return foresee(topology, facts, wishes, planner)[0]
+
+
+def foresee(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) -> tuple[Plan, Facts]:
+    """The same, and the facts that are then. Raises as `predict`."""
     phases: list[Phase] = []
     # What nodes tell proxies follows from gossip in time, which this model does not have.
     facts = _replace(facts, nodes={name: _replace(node, listed=None) for name, node in facts.nodes.items()})
@@ -86,7 +91,7 @@ def predict(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) 
             facts = _replace(facts, observed_at_s=facts.observed_at_s + _wait_s(topology, facts, phase.gate))
             if planner(facts) == phase:
                 break  # what comes next depends on what silent nodes will say
-    return Plan(tuple(phases))
+    return Plan(tuple(phases)), facts
 
 
 def _wait_s(topology: Topology, facts: Facts, gate: Gate) -> float:

@@ -16,7 +16,7 @@ from redisforge.errors import ConfigError
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import count
 from redisforge.model.topology import Host, RedisNode, Role, Topology
-from redisforge.plan.view import actual_shards, newest_owners, replicas_of, view_of
+from redisforge.plan.view import actual_shards, newest_owners, replicas_of, slot_owners, view_of
 
 _HIGHEST_PORT = 65535
 _NUMBERED = re.compile(r"redis-(\d+)")
@@ -244,8 +244,9 @@ def without(topology: Topology, names: frozenset[str]) -> Topology:
 
 
 def numbered_as_it_is(topology: Topology, facts: Facts) -> Topology:
-    """`topology` with every node's shard as the cluster has it now, and as many shards as it has masters."""
-    counted = replace(topology, shards=len(newest_owners(facts)) or topology.shards)
+    """`topology` with every node's shard as the cluster has it now, and as many shards as it has masters, those
+    included that are silent and not replaced yet."""
+    counted = replace(topology, shards=len(slot_owners(facts)) or topology.shards)
     shards = actual_shards(counted, facts)
     return replace(counted, nodes=tuple(replace(node, shard=shards[node.name]) for node in topology.nodes))
 

@@ -160,7 +160,7 @@ def actual_shards(topology: Topology, facts: Facts) -> dict[str, int]:
 
     Shards are numbered by their first slot: a node's declared shard says nothing after failovers and additions. What is
     silent belongs where the others say. Of a master that was replaced while it was away they say nothing more: it
-    belongs to those it was declared with, wherever these are now.
+    belongs to those it was declared with, wherever these are now, or, if they are complete, where somebody is missing.
     """
     owners = sorted(slot_owners(facts), key=lambda owner: min(owner.slots))
     complete = len(owners) == topology.shards
@@ -179,11 +179,21 @@ def actual_shards(topology: Topology, facts: Facts) -> dict[str, int]:
         if number is not None:
             known[node.name] = number
 
-    def beside_its_own(node: RedisNode) -> int:
+    sizes = Counter(known.values())
+    actual: dict[str, int] = {}
+    for node in topology.nodes:
+        seen = facts.nodes.get(node.name)
+        if node.name in known:
+            actual[node.name] = known[node.name]
+            continue
         mates = Counter(known[mate.name] for mate in topology.nodes if mate.shard == node.shard and mate.name in known)
-        return max(mates, key=lambda number: (mates[number], -number), default=node.shard)
-
-    return {node.name: known[node.name] if node.name in known else beside_its_own(node) for node in topology.nodes}
+        number = max(mates, key=lambda number: (mates[number], -number), default=node.shard)
+        if complete and sizes[number] > topology.replicas and not (seen and seen.reachable):
+            open_shards = [other for other in range(topology.shards) if sizes[other] <= topology.replicas]
+            number = min(open_shards, key=lambda other: sizes[other], default=number)
+        sizes[number] += 1
+        actual[node.name] = number
+    return actual
 
 
 def slot_owners(facts: Facts) -> tuple[NodeFacts | PeerView, ...]:

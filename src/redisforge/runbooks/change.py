@@ -26,7 +26,7 @@ from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.envoy_places import without_envoys
-from redisforge.plan.predict import Planner, predict
+from redisforge.plan.predict import Planner, foresee, predict
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
@@ -55,6 +55,10 @@ def _same(topology: Topology, _: Facts) -> Topology:
     return topology
 
 
+def _all_are_here(_: Topology, __: Facts) -> None:
+    return None
+
+
 def _nothing(_: Topology) -> Mapping[tuple[str, ...], str]:
     return {}
 
@@ -66,11 +70,11 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     too, where it is known what runs them. `keeps_nodes`: it neither adds nor removes any, so what redisforge.yaml lists
     of nodes that somebody else runs stays as it is written, which may be ahead of the record.
     `needs_units`: it starts, restarts or removes Units, so their files and programs are prepared; or it brings its own
-    `units`. `target`: the topology that the verb works towards, if that is another one. `result`: the topology that is
-    left when it is done; it is recorded. `declares`: options that redisforge.yaml has to have from then on;
-    `undeclares`: hosts that it is not to have any more. `settings`: the directives that nodes are asked for. `notices`:
-    what its planner has to say. `prepare`: what has to succeed before the first phase; `recover`: what is done when a
-    phase failed, it may raise a better error.
+    `units`. `gather`: what has to be done before `target` can count the nodes, if anything. `target`: the topology that
+    the verb works towards, if that is another one. `result`: the topology that is left when it is done; it is recorded.
+    `declares`: options that redisforge.yaml has to have from then on; `undeclares`: hosts that it is not to have any
+    more. `settings`: the directives that nodes are asked for. `notices`: what its planner has to say. `prepare`: what
+    has to succeed before the first phase; `recover`: what is done when a phase failed, it may raise a better error.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     needs_units: bool = False
     restarts: bool = False
     keeps_nodes: bool = False
+    gather: Callable[[Topology, Facts], Planner | None] = _all_are_here
     target: Callable[[Topology, Facts], Topology] = _same
     result: Callable[[Topology, Facts], Topology] = _same
     declares: Callable[[Topology], Mapping[tuple[str, ...], str]] = _nothing
@@ -130,14 +135,33 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
 
     async def plan() -> Plan:
         facts = await _look(cluster, verb)
+        before = Plan()
+        if gathering := verb.gather(cluster.topology, facts):
+            before, facts = foresee(cluster.topology, facts, wishes_for(cluster.topology), gathering)
         topology = verb.target(cluster.topology, facts)
         if topology != cluster.topology:
-            facts = await _look(with_topology(cluster, topology), verb)
+            seen = await _look(with_topology(cluster, topology), verb)
+            facts = _with_foreseen(seen, facts) if before.phases else seen
+        wishes = wishes_for(topology)
+        plan = predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
+        return Plan((*before.phases, *plan.phases))
+
+    def wishes_for(topology: Topology) -> Wishes:
         names = (*(node.name for node in topology.own_nodes), *(envoy.name for envoy in topology.envoys))
-        wishes = Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
-        return predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
+        return Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
 
     return asyncio.run(plan())
+
+
+def _with_foreseen(seen: Facts, foreseen: Facts) -> Facts:
+    """What was seen of more nodes than before, with what will have become of those until then."""
+    return msgspec.structs.replace(
+        seen,
+        observed_at_s=foreseen.observed_at_s,
+        nodes={**seen.nodes, **foreseen.nodes},
+        units={**seen.units, **foreseen.units},
+        envoys={**seen.envoys, **foreseen.envoys},
+    )
 
 
 def _wishes(units: Mapping[str, Unit]) -> Wishes:
@@ -156,6 +180,9 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     journal, progress = account.journal, account.progress
     shared: dict[str, int] = {}
     facts = await _look(before, verb)
+    gathered: tuple[tuple[str, float], ...] = ()
+    if gathering := verb.gather(before.topology, facts):
+        gathered, facts = await _gathered(before, verb, gathering, facts, account, held)
     topology = verb.target(before.topology, facts)
     cluster = with_topology(before, topology)
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
@@ -198,9 +225,21 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     await share_record(left, shared)
     declared = await _declare(left, verb, programs)
     return ChangeReport(
-        verb=verb.name, cluster=topology.name, what=verb.what, phases=phases, probe=watch.report,
+        verb=verb.name, cluster=topology.name, what=verb.what, phases=(*gathered, *phases), probe=watch.report,
         notices=(*verb.notices, *dict.fromkeys((*notices, *declared))),
     )  # fmt: skip
+
+
+async def _gathered(
+    cluster: Cluster, verb: Verb, planner: Planner, facts: Facts, account: Account, held: Held
+) -> tuple[tuple[tuple[str, float], ...], Facts]:
+    """The phases after which the nodes that are on record can be counted, and what is seen then. Raises as `change`."""
+    async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
+        units, _ = ready_units(cluster, facts, account.progress)
+        await check_other_hosts(cluster.topology, cluster.sites, facts, units)
+        control = Control(account.progress, held.check)
+        with control.listening():
+            return await converge(Runner(cluster, observer, units, account), planner, facts, control.safe_point)
 
 
 async def _declare(left: Cluster, verb: Verb, programs: Programs | None) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from redisforge.errors import NodeError, NotFoundError, RefusedError, UsageError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import count, describe, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.plan.bring_back import astray, bring_back
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
 from redisforge.plan.ready import refuse_silent, silent_nodes
@@ -47,6 +48,13 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
             why="with fewer than three, no majority is left when one fails",
             next_step="ask for at least 3 shards",
         )
+
+    def gather(topology: Topology, facts: Facts) -> Planner | None:
+        if topology.access or not astray(topology, facts):
+            return None
+        refuse_broken(topology, facts)
+        _weights(topology, facts, options)
+        return lambda seen: bring_back(topology, seen)
 
     def target(topology: Topology, facts: Facts) -> Topology:
         refuse_without_units(
@@ -81,6 +89,7 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
         what=f"--shards {shards} --replicas {replicas}",
         planner=planner,
         needs_units=True,
+        gather=gather,
         target=target,
         result=result,
         declares=lambda topology: {("shards",): str(topology.shards), ("replicas",): str(topology.replicas)},

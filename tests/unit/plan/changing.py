@@ -85,8 +85,13 @@ class ChangingWorld(World):
     # --- verbs ---------------------------------------------------------------------------------------------
 
     def begin(self, verb: Verb) -> Planner:
-        """What a run does first: it looks, records what it works towards, and checks that. Raises RedisForgeError."""
+        """What a run does first: it looks, has those come back whom it has to count, records what it works towards, and
+        checks that. Raises RedisForgeError."""
         recorded = self.topology
+        if gathering := verb.gather(recorded, self.facts):
+            while phase := self.ask(gathering):
+                self.carry_out(phase.steps)
+                self.wait_for(phase)
         target = verb.target(recorded, self.facts)
         _check_places(recorded, target)
         self.declare(target)

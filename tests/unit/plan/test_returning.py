@@ -6,15 +6,19 @@ master meanwhile. So nothing is left to introduce and nothing to attach (tests/i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from changing import ChangingWorld, changing_world
+from changing import ChangingWorld, assert_in_order, changing_world, shape_of
 from edits import every_line_with, gone
 from msgspec.structs import replace
 from topologies import formed, hosts_in_zones, make_topology, wishes_for
 
-from redisforge.model.steps import Phase, StartUnit
+from redisforge.errors import UsageError
+from redisforge.model.slots import SlotRange
+from redisforge.model.steps import MoveSlots, Phase, Plan, Replicate, StartUnit
 from redisforge.model.topology import Role
-from redisforge.plan.predict import apply, predict, predict_plan, settle
+from redisforge.plan.predict import apply, foresee, predict, predict_plan, settle
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.scale import Options, rebalance_verb, scale_verb
 
@@ -44,10 +48,13 @@ def world_without(which: str) -> tuple[ChangingWorld, str]:
 
 def predicted(world: ChangingWorld, verb: Verb) -> tuple[Phase, ...]:
     """What `--dry-run` of a verb says."""
+    before = Plan()
+    if gathering := verb.gather(world.topology, world.facts):
+        before, world.facts = foresee(world.topology, world.facts, world.wishes, gathering)
     topology = verb.target(world.topology, world.facts)
     world.declare(topology)
     planner = verb.planner(topology, world.facts, world.wishes)
-    return predict(topology, world.facts, world.wishes, planner).phases
+    return (*before.phases, *predict(topology, world.facts, world.wishes, planner).phases)
 
 
 @pytest.mark.parametrize("which", CASES)
@@ -96,3 +103,65 @@ def test_a_master_that_never_had_a_slot_is_attached_when_it_is_back() -> None:
     facts = gone(replica.name)(TOPOLOGY, facts)
     titles = [phase.title for phase in predict_plan(TOPOLOGY, facts, wishes_for(TOPOLOGY)).phases]
     assert titles == [COMES_BACK, "attach the replicas"]
+
+
+def other_order(world: ChangingWorld) -> None:
+    """The shards of redis-2 and redis-3 exchange their slots, so their numbers are others than those on record."""
+    for source, target, slots in (
+        ("redis-3", "redis-2", SlotRange(10922, 16383)),
+        ("redis-2", "redis-3", SlotRange(5461, 10921)),
+    ):
+        world.carry_out([MoveSlots(source=source, target=target, slots=(slots,), why="by weight")])
+        world.settle()
+
+
+def other_mates(world: ChangingWorld) -> None:
+    """The replicas of redis-1 and redis-2 have changed places since they were recorded, by hand, or as Redis moves
+    replicas to masters that have none."""
+    first, second = (copy_of(world, name) for name in ("redis-1", "redis-2"))
+    world.carry_out(
+        [
+            Replicate(node=first, master="redis-2", why="by hand"),
+            Replicate(node=second, master="redis-1", why="by hand"),
+        ]
+    )
+    world.settle()
+
+
+def copy_of(world: ChangingWorld, master: str) -> str:
+    """The replica of a master, by name."""
+    node_id = world.facts.nodes[master].id
+    return next(node.name for node in world.facts.reachable_nodes() if node.master_id == node_id)
+
+
+@pytest.mark.parametrize("changed", [other_order, other_mates])
+@pytest.mark.parametrize("replicas", [1, 2, 0])
+def test_scale_counts_a_replaced_master_in_the_shard_that_it_serves(
+    changed: Callable[[ChangingWorld], None], replicas: int
+) -> None:
+    """It is away, and the others list it as a master of nothing."""
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1)))
+    names = {node.name for node in world.topology.nodes}
+    changed(world)
+    heir = "redis-2"
+    dead = copy_of(world, heir)
+    world.fail_over(dead)
+    world.kill(dead)
+    world.settle()
+    world.fail_over(heir)
+    verb = scale_verb(3, replicas, Options())
+
+    world.run(verb)
+
+    assert_in_order(world)
+    assert shape_of(world.facts) == {replicas: 3}
+    assert {node.name for node in world.topology.nodes} == names or replicas != 1
+    assert len(world.topology.nodes) == 3 * (replicas + 1)
+    assert world.ask(world.begin(verb)) is None
+
+
+def test_what_cannot_be_used_is_refused_before_a_node_is_brought_back() -> None:
+    world, dead = world_without("a replaced master")
+    with pytest.raises(UsageError, match="would own no slot"):
+        world.begin(scale_verb(3, 1, Options(weights={"redis-2": 0})))
+    assert not world.facts.nodes[dead].reachable

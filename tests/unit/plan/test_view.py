@@ -26,6 +26,7 @@ from redisforge.plan.view import (
 TOPOLOGY = make_topology(3, 1, hosts_in_zones(1, 1, 1))
 FORMED = formed(TOPOLOGY)
 OF_FIRST = replicas_of(FORMED, FORMED.nodes["redis-1"].id)[0].name
+SECOND = replicas_of(FORMED, FORMED.nodes["redis-2"].id)[0].name
 
 
 def failed_over(_: Topology, facts: Facts) -> Facts:
@@ -98,6 +99,17 @@ def test_a_silent_master_that_was_replaced_is_where_its_replica_is() -> None:
     shards = actual_shards(TOPOLOGY, facts)
     assert shards["redis-1"] == shards[OF_FIRST] == 1
     assert sorted(shards.values()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_silent_master_that_was_replaced_is_not_where_all_are() -> None:
+    """Those that it was declared with have got another replica meanwhile; the shard that lacks one is its own."""
+    facts = all_of(
+        every_line_with(SECOND, master_id=FORMED.nodes["redis-1"].id),
+        every_line_with(OF_FIRST, slots=(), master_id="", flags=("master", "fail")),
+        gone(OF_FIRST),
+    )(TOPOLOGY, FORMED)
+    shards = actual_shards(TOPOLOGY, facts)
+    assert (shards[OF_FIRST], shards[SECOND]) == (1, 0)
 
 
 def test_a_shard_without_slots_has_no_owner() -> None:
