@@ -105,8 +105,8 @@ def test_everything_killed_at_once_comes_back_with_the_data(cluster: Cluster) ->
 
 @pytest.mark.parametrize("which", ["replica", "master"])
 def test_the_dry_run_says_what_up_does_about_a_dead_node(cluster: Cluster, which: str) -> None:
-    """Its keeper is dead too, and the replica of the master has taken over. Phases of `up` that only hurry or await
-    gossip depend on the moment: a plan does not have them."""
+    """Its keeper is dead too, and the replica of the master has taken over. Phases that only hurry or await gossip
+    depend on the moment: they may be in one and not in the other."""
     cluster.await_copies()
     ids, dead = ids_of(cluster), cluster.pair()[which == "replica"]
     kill(cluster.keeper_pid(dead), cluster.pid(dead))
@@ -114,7 +114,7 @@ def test_the_dry_run_says_what_up_does_about_a_dead_node(cluster: Cluster, which
     for verb in ("scale", "up"):
         planned = cluster.run(verb, "--dry-run", "--json")
         assert planned.status == 0, str(planned)
-        phases = planned.json()["phases"]
+        phases = [phase for phase in planned.json()["phases"] if not phase["title"].startswith("wait")]
         assert [phase["title"] for phase in phases] == ["start nodes that have data"], verb
         assert [step["unit"] for step in phases[0]["steps"]] == [dead]
 
