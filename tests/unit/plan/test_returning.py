@@ -71,7 +71,7 @@ def test_up_starts_what_is_away_and_nothing_follows(which: str) -> None:
 )
 def test_scale_starts_it_first_and_then_does_what_is_asked(which: str, shards: int, more: list[str]) -> None:
     world, dead = world_without(which)
-    phases = predicted(world, scale_verb(shards, world.topology.replicas, Options()))
+    phases = predicted(world, scale_verb(shards, world.topology.replicas, Options(force=True)))
     assert [phase.title for phase in phases] == [COMES_BACK, *more]
     assert [str(step) for step in phases[0].steps] == [f"start {dead}"]
 
@@ -79,7 +79,7 @@ def test_scale_starts_it_first_and_then_does_what_is_asked(which: str, shards: i
 @pytest.mark.parametrize("which", CASES)
 def test_rebalance_starts_it_and_moves_nothing(which: str) -> None:
     world, _ = world_without(which)
-    assert [phase.title for phase in predicted(world, rebalance_verb(0.0, Options()))] == [COMES_BACK]
+    assert [phase.title for phase in predicted(world, rebalance_verb(0.0, Options(force=True)))] == [COMES_BACK]
 
 
 def test_it_comes_back_under_its_own_id_and_follows_its_heir() -> None:
@@ -149,7 +149,7 @@ def test_scale_counts_a_replaced_master_in_the_shard_that_it_serves(
     world.kill(dead)
     world.settle()
     world.fail_over(heir)
-    verb = scale_verb(3, replicas, Options())
+    verb = scale_verb(3, replicas, Options(force=True))
 
     world.run(verb)
 
