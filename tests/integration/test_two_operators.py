@@ -83,7 +83,7 @@ def test_a_second_operator_is_told_who_operates(fleet: Fleet, second: Cluster) -
             for arguments in (("up",), ("up", "--json")):
                 result = second.run(*arguments)
                 assert result.status == LOCKED, str(result)
-                assert "`redisforge restart` of" in result.stderr
+                assert "`redisforge restart redis-4 redis-5` of" in result.stderr
                 assert f"process {verb.pid}" in result.stderr
                 assert "held on h1" in result.stderr, "everybody asks the same host first"
         finally:
