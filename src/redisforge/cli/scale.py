@@ -79,6 +79,7 @@ def scale(
     if context.invoked_subcommand is not None:
         return
     from redisforge.cli.change import confirm, run
+    from redisforge.model.words import counted
     from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.scale import scale_verb
 
@@ -88,7 +89,7 @@ def scale(
     replicas = declared_replicas if replicas is None else replicas
     verb = scale_verb(shards, replicas, _options(weight, max_rate, max_key_size, force=force))
     if not (yes or dry_run) and _is_smaller(found, shards, replicas):
-        left = f"{shards} masters with {replicas} replicas each stay."
+        left = f"{shards} masters with {counted(replicas, 'replica')} each stay."
         confirm(found, verb, lambda plan: scaling_question(found.topology.name, plan, left), as_json=as_json)
     run(found, verb, Allowance(probe=probe, abort_over_ms=abort_over), dry_run=dry_run, as_json=as_json)
 
@@ -299,4 +300,6 @@ def scaling_question(name: str, plan: Plan, left: str) -> str:
 
 
 def _counted(names: list[str]) -> str:
-    return f"{len(names)} node{'s' if len(names) > 1 else ''} ({', '.join(names)})"
+    from redisforge.model.words import counted
+
+    return f"{counted(len(names), 'node')} ({', '.join(names)})"

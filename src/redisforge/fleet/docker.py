@@ -38,6 +38,19 @@ _IMAGES_OF_OTHERS = (
 )
 
 
+NOT_PULLED = "nothing is pulled"
+
+
+def missing_images(names: Sequence[str], host: str, pulled: str) -> HostError:
+    """Images that a host does not have; `pulled` says what became of pulling them."""
+    return HostError(
+        f"an image is missing: {', '.join(names)}",
+        where=host,
+        why=f"docker has no image of that name there, and {pulled}",
+        next_step=_OWN_IMAGES if all(map(own_version, names)) else _IMAGES_OF_OTHERS,
+    )
+
+
 class DockerHost(msgspec.Struct, frozen=True):
     """How a cluster's containers are called on a host, and whom files there belong to."""
 
@@ -188,13 +201,8 @@ class DockerRuntime(UnitFolders):
         found = {name: told[0] for name, *told in lines}
         missing = [image for image in images if found.get(image, "-") == "-"]
         if missing:
-            pulled = "it could not be pulled: " + _last_line(result.stderr) if may_pull else "nothing is pulled"
-            raise HostError(
-                f"an image is missing: {', '.join(missing)}",
-                where=self._transport.host,
-                why=f"docker has no image of that name there, and {pulled}",
-                next_step=_OWN_IMAGES if all(map(own_version, missing)) else _IMAGES_OF_OTHERS,
-            )
+            pulled = "it could not be pulled: " + _last_line(result.stderr) if may_pull else NOT_PULLED
+            raise missing_images(missing, self._transport.host, pulled)
         foreign = [f"{name} is for {told[1]}" for name, *told in lines if told[1:] and told[1] != architecture]
         if foreign:
             raise HostError(

@@ -111,7 +111,7 @@ def without_secrets(words: Sequence[str]) -> tuple[str, ...]:
 def command_line(otherwise: str) -> str:
     """The command line of this process, for whoever is to repeat it; `otherwise` within a program of somebody else."""
     program = Path(sys.argv[0])
-    is_ours = "redisforge" in (program.name, program.parent.name)
+    is_ours = program.name == "redisforge" or program.parts[-2:] == ("redisforge", "__main__.py")
     return shlex.join(("redisforge", *without_secrets(sys.argv[1:]))) if is_ours else otherwise
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
 
-from redisforge.model.topology import Topology
+from redisforge.model.topology import EnvoyInstance, RedisNode, Topology
 from redisforge.plan.low_ports import ListensAs, listens_as
 
 OPEN_FILES = 100_000
@@ -20,6 +20,7 @@ class NeededPort(msgspec.Struct, frozen=True):
     """A socket that a Unit will listen on: at `bind_address`, if that is not the `address` at which others reach it."""
 
     unit: str
+    host: str
     address: str
     port: int
     use: PortUse
@@ -30,6 +31,10 @@ class NeededPort(msgspec.Struct, frozen=True):
     def socket(self) -> tuple[str, int]:
         """Where it listens."""
         return self.bind_address or self.address, self.port
+
+    def __str__(self) -> str:
+        address, port = self.socket
+        return f"{self.unit} needs {address}:{port}"
 
 
 class HostNeeds(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +61,7 @@ class HostNeeds(msgspec.Struct, frozen=True, kw_only=True):
 def host_needs(topology: Topology, folders: Mapping[str, str]) -> dict[str, HostNeeds]:
     """The needs of every declared host, by its name. `folders` has the cluster's folder on each."""
     needs: dict[str, HostNeeds] = {}
+    ports = tuple(needed_ports(topology))
     for host in topology.hosts:
         nodes = [node for node in topology.own_nodes if node.host == host.name]
         envoys = [envoy for envoy in topology.envoys if envoy.host == host.name]
@@ -65,7 +71,7 @@ def host_needs(topology: Topology, folders: Mapping[str, str]) -> dict[str, Host
             is_remote=host.ssh is not None,
             folder=folders[host.name],
             home=host.folder or folders[host.name],
-            ports=_ports(topology, host.name),
+            ports=tuple(port for port in ports if port.host == host.name),
             node_count=len(nodes),
             unit_count=len(nodes) + len(envoys),
             memory_bytes=len(nodes) * topology.redis.max_memory_bytes,
@@ -78,21 +84,19 @@ def host_needs(topology: Topology, folders: Mapping[str, str]) -> dict[str, Host
     return needs
 
 
-def _ports(topology: Topology, host: str) -> tuple[NeededPort, ...]:
-    found: list[NeededPort] = []
+def needed_ports(topology: Topology) -> Iterator[NeededPort]:
+    """Every socket that the topology asks for."""
+
+    def at(unit: RedisNode | EnvoyInstance, address: str, port: int, use: PortUse) -> NeededPort:
+        bound = "" if use == "admin" else topology.listens_on(unit)
+        return NeededPort(unit.name, unit.host, address, port, use, bound, listens_as(topology, unit))
+
     for node in topology.own_nodes:
-        if node.host == host:
-            bound, listener = topology.listens_on(node), listens_as(topology, node)
-            found.append(NeededPort(node.name, node.address, node.port, "node", bound, listener))
-            found.append(NeededPort(node.name, node.address, node.bus_port, "bus", bound, listener))
-    envoys = {envoy.name: envoy for envoy in topology.envoys if envoy.host == host}
+        yield at(node, node.address, node.port, "node")
+        yield at(node, node.address, node.bus_port, "bus")
+    envoys = {envoy.name: envoy for envoy in topology.envoys}
     for endpoint in topology.endpoints:
         for door in endpoint.listeners:
-            if envoy := envoys.get(door.envoy):
-                bound, listener = topology.listens_on(envoy), listens_as(topology, envoy)
-                found.append(NeededPort(door.envoy, door.address, door.port, "endpoint", bound, listener))
-    found += [
-        NeededPort(envoy.name, "127.0.0.1", envoy.admin_port, "admin", listener=listens_as(topology, envoy))
-        for envoy in envoys.values()
-    ]
-    return tuple(found)
+            yield at(envoys[door.envoy], door.address, door.port, "endpoint")
+    for envoy in topology.envoys:
+        yield at(envoy, "127.0.0.1", envoy.admin_port, "admin")

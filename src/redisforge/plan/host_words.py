@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def readable_bytes(size_bytes: int) -> str:
+def readable_bytes(size_bytes: float) -> str:
     """1610612736 -> `1.5 GB`; units of 1024."""
     size, units = float(size_bytes), ("B", "KB", "MB", "GB", "TB")
     for unit in units:

@@ -8,6 +8,7 @@ from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts
 from redisforge.model.slots import SlotRange, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.model.words import counted
 from redisforge.plan.handover import best_replica
 from redisforge.plan.view import newest_owners, replicas_of
 
@@ -61,7 +62,7 @@ def refuse_single_copies(topology: Topology, facts: Facts, leaving: frozenset[st
         return
     more = f"; and those of {len(lonely) - _NAMED} more" if len(lonely) > _NAMED else ""
     raise RefusedError(
-        f"the last replicas of {len(lonely)} shards would be deleted",
+        f"the last replicas of {counted(len(lonely), 'shard')} would be deleted",
         where="; ".join(lonely[:_NAMED]) + more,
         why="their data would be in one copy only: nothing takes over for a master that fails, and what it held is "
         "lost with its disk",

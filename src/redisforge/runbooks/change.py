@@ -179,10 +179,7 @@ async def _look(cluster: Cluster, verb: Verb) -> Facts:
 async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account: Account, held: Held) -> ChangeReport:
     journal, progress = account.journal, account.progress
     shared: dict[str, int] = {}
-    facts = await _look(before, verb)
-    gathered: tuple[tuple[str, float], ...] = ()
-    if gathering := verb.gather(before.topology, facts):
-        gathered, facts = await _gathered(before, verb, gathering, facts, account, held)
+    gathered, facts = await _gathered(before, verb, account, held)
     topology = verb.target(before.topology, facts)
     cluster = with_topology(before, topology)
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
@@ -231,9 +228,14 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
 
 
 async def _gathered(
-    cluster: Cluster, verb: Verb, planner: Planner, facts: Facts, account: Account, held: Held
+    cluster: Cluster, verb: Verb, account: Account, held: Held
 ) -> tuple[tuple[tuple[str, float], ...], Facts]:
-    """The phases after which the nodes that are on record can be counted, and what is seen then. Raises as `change`."""
+    """The phases after which the nodes that are on record can be counted, mostly none, and what is seen then. Raises as
+    `change`."""
+    facts = await _look(cluster, verb)
+    planner = verb.gather(cluster.topology, facts)
+    if planner is None:
+        return (), facts
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         units, _ = ready_units(cluster, facts, account.progress)
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)

@@ -16,8 +16,8 @@ import msgspec
 
 from redisforge.config.deployment import Deployment
 from redisforge.config.load import LoadedConfig
-from redisforge.errors import HostError
 from redisforge.fleet.binaries import EngineBinary, EnvoyBinary, cache_folder, find_engine, find_envoy
+from redisforge.fleet.docker import NOT_PULLED, missing_images
 from redisforge.fleet.docker_look import look_at_docker
 from redisforge.fleet.image_context import program_bytes
 from redisforge.fleet.transport import LocalTransport
@@ -167,12 +167,7 @@ def _image(wanted: Wanted, here: _Here, program: EngineBinary | EnvoyBinary | No
             name=name, host=_HERE, action="build", base=wanted.base, is_base_here=is_base_here, about_bytes=about
         )
     if not may_pull:
-        raise HostError(
-            f"an image is missing: {name}",
-            where=_HERE,
-            why="docker has no image of that name here, and nothing is pulled",
-            next_step="let the host pull it (docker.pull: true in redisforge.yaml), or `docker pull` it here",
-        )
+        raise missing_images((name,), _HERE, NOT_PULLED)
     return ImagePlan(name=name, host=_HERE, action="pull")
 
 

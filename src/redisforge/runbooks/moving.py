@@ -12,12 +12,12 @@ from redisforge.fleet.journal import Journal
 from redisforge.model.facts import Facts
 from redisforge.model.steps import MoveSlots
 from redisforge.model.topology import Role
+from redisforge.plan.host_words import readable_bytes
 from redisforge.redis.moving import DEFAULT_MAX_KEY_BYTES, MoveProgress, MoveResult, MoveWatch, SlotMove, move_slots
 from redisforge.redis.moving.open_slots import mend_open_slots
 from redisforge.runbooks.cluster import Cluster
 
 _REPORT_EVERY_S = 2.0
-_MIB = 1024 * 1024
 
 
 class MoveLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +102,7 @@ class SlotMover:
 
 def progress_text(progress: MoveProgress) -> str:
     """How far a move is, at which rate, and how long it will take."""
-    rate = f", {size_text(progress.rate_bytes_s)}/s" if progress.bytes_done else ""
+    rate = f", {readable_bytes(progress.rate_bytes_s)}/s" if progress.bytes_done else ""
     left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
     return (
         f"moving slots: {progress.slots_done} of {progress.slots_total}, {progress.keys_done} of "
@@ -112,21 +112,14 @@ def progress_text(progress: MoveProgress) -> str:
 
 def moved_text(done: MoveResult) -> str:
     """What a move did."""
-    size = f", {size_text(done.bytes_moved)}" if done.bytes_moved else ""
-    rate = f" ({size_text(done.bytes_moved / done.seconds)}/s)" if size and done.seconds else ""
+    size = f", {readable_bytes(done.bytes_moved)}" if done.bytes_moved else ""
+    rate = f" ({readable_bytes(done.bytes_moved / done.seconds)}/s)" if size and done.seconds else ""
     return f"moved {done.slots_moved} slots, {done.keys_moved} keys{size} in {done.seconds:.2f} s{rate}"
-
-
-def size_text(size_bytes: float) -> str:
-    """`1.5 MB`, and `23 kB` or `512 B` where that would be 0.0 MB."""
-    if size_bytes >= 0.1 * _MIB:
-        return f"{size_bytes / _MIB:.1f} MB"
-    return f"{size_bytes / 1024:.0f} kB" if size_bytes >= 1024 else f"{size_bytes:.0f} B"
 
 
 def _too_big(done: MoveResult) -> RefusedError:
     listed = [
-        f"slot {left.slot} on {left.node}: key {left.key!r} has {left.size_bytes / _MIB:.0f} MB" for left in done.left
+        f"slot {left.slot} on {left.node}: key {left.key!r} has {readable_bytes(left.size_bytes)}" for left in done.left
     ]
     more = f"\nand {len(listed) - 4} more" if len(listed) > 4 else ""
     return RefusedError(

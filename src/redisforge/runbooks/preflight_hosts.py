@@ -20,9 +20,10 @@ from redisforge.fleet.ssh_pool import over_hosts
 from redisforge.model.facts import Facts
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
+from redisforge.plan.host_needs import NeededPort, needed_ports
 from redisforge.plan.low_ports import USUAL_LIMIT
 from redisforge.runbooks.preflight import BYTES_PER_NODE
-from redisforge.runbooks.preflight_ports import DeclaredPort, cures, declared_ports, due_units, is_idle_unit
+from redisforge.runbooks.preflight_ports import cures, denial, due_units, is_idle_unit
 
 
 class _Need(msgspec.Struct, frozen=True):
@@ -32,8 +33,8 @@ class _Need(msgspec.Struct, frozen=True):
     """
 
     site: Site
-    sockets: tuple[DeclaredPort, ...]
-    again: tuple[DeclaredPort, ...]
+    sockets: tuple[NeededPort, ...]
+    again: tuple[NeededPort, ...]
     sizes: Mapping[str, int]
 
 
@@ -53,7 +54,7 @@ async def check_other_hosts(
     runtime = HostsRuntime(list(sites.values()), {unit.name: sites[unit.host] for unit in due})
 
     async def look(need: _Need) -> Room | None:
-        sockets = [(asked.address, asked.port) for asked in need.sockets]
+        sockets = [asked.socket for asked in need.sockets]
         return await look_for_room(need.site.transport, need.site.layout.folder, sockets, list(need.sizes))
 
     problems: list[str] = []
@@ -91,7 +92,7 @@ def _needs(topology: Topology, sites: Mapping[str, Site], facts: Facts, due: Map
     again and listens on a port that may be root's alone."""
     remote = {host.name for host in topology.hosts if host.ssh is not None}
     nodes = {node.name for node in topology.own_nodes}
-    ports = [asked for asked in declared_ports(topology) if asked.host in remote]
+    ports = [asked for asked in needed_ports(topology) if asked.host in remote]
     idle = {asked.unit for asked in ports if is_idle_unit(asked.unit, facts)}
     again = [asked for asked in ports if asked.unit in due and asked.unit not in idle]
     hosts = [asked.host for asked in ports if asked.unit in idle]
@@ -114,11 +115,11 @@ def _size_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def _denied(need: _Need, room: Room) -> Iterator[tuple[DeclaredPort, str]]:
+def _denied(need: _Need, room: Room) -> Iterator[tuple[NeededPort, str]]:
     """The sockets on which the kernel will not let a Unit listen, and why."""
     tried = zip(need.sockets, room.problems, strict=True)
     for asked, found in (*tried, *((asked, "") for asked in need.again)):
-        if why := asked.denial(room.unprivileged_from, found, privileged=room.is_privileged):
+        if why := denial(asked, room.unprivileged_from, found, privileged=room.is_privileged):
             yield asked, why
 
 

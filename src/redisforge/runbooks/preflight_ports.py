@@ -9,42 +9,29 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-import msgspec
-
 from redisforge.errors import HostError
 from redisforge.fleet.ports import DENIED, bind_problem, is_privileged, unprivileged_from
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.topology import EnvoyInstance, RedisNode, Topology
+from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
-from redisforge.plan.low_ports import ListensAs, cure, kept_for_root, listens_as
+from redisforge.plan.host_needs import NeededPort, needed_ports
+from redisforge.plan.low_ports import ListensAs, cure, kept_for_root
 from redisforge.runbooks.preflight import units_here
 
 _IDLE = (UnitState.ABSENT, UnitState.STOPPED)
 
 
-class DeclaredPort(msgspec.Struct, frozen=True):
-    """A socket that the topology asks for."""
+def denial(asked: NeededPort, limit: int, found: str = "", *, privileged: bool) -> str:
+    """Why the kernel will not let a Unit listen there; empty if it will, or if Docker does it in its place.
 
-    unit: str
-    host: str
-    address: str
-    port: int
-    listener: ListensAs
-
-    def denial(self, limit: int, found: str = "", *, privileged: bool) -> str:
-        """Why the kernel will not let the Unit listen there; empty if it will, or if Docker does it in its place.
-
-        Ports from `limit` on are everybody's, those below it who is `privileged`. `found` is what an attempt of the
-        host's user said.
-        """
-        kept = kept_for_root(self.listener, self.port, limit, is_privileged=privileged)
-        if kept or found != DENIED or self.listener == "bridged":
-            return kept
-        return f"{DENIED}, though the kernel lets everybody listen on ports from {limit} on"
-
-    def __str__(self) -> str:
-        return f"{self.unit} needs {self.address}:{self.port}"
+    Ports from `limit` on are everybody's, those below it who is `privileged`. `found` is what an attempt of the host's
+    user said.
+    """
+    kept = kept_for_root(asked.listener, asked.port, limit, is_privileged=privileged)
+    if kept or found != DENIED or asked.listener == "bridged":
+        return kept
+    return f"{DENIED}, though the kernel lets everybody listen on ports from {limit} on"
 
 
 def check_ports(
@@ -59,12 +46,12 @@ def check_ports(
     denied: list[tuple[ListensAs, str]] = []
     here, due = units_here(topology), due_units(facts, units or {})
     limit, privileged = unprivileged_from(), is_privileged()
-    for asked in declared_ports(topology):
+    for asked in needed_ports(topology):
         is_idle = asked.unit in here and is_idle_unit(asked.unit, facts)
         if not is_idle and not (asked.unit in here and asked.unit in due):
             continue
-        found = bind_problem(asked.address, asked.port) if is_idle else ""
-        if why := asked.denial(limit, found, privileged=privileged):
+        found = bind_problem(*asked.socket) if is_idle else ""
+        if why := denial(asked, limit, found, privileged=privileged):
             denied.append((asked.listener, f"{asked}: {why}"))
         elif found and found != DENIED:
             taken.append(f"{asked}: {found}{_other_cluster(layout, asked.port)}")
@@ -103,24 +90,6 @@ def _is_due(unit: Unit, facts: Facts) -> bool:
         return True
     seen = facts.units[unit.name]
     return seen.state is not UnitState.UNKNOWN and seen.config_hash != unit.config_hash
-
-
-def declared_ports(topology: Topology) -> Iterator[DeclaredPort]:
-    """Every socket that the topology asks for."""
-
-    def at(unit: RedisNode | EnvoyInstance, port: int, address: str = "") -> DeclaredPort:
-        bound = address or topology.listens_on(unit)
-        return DeclaredPort(unit.name, unit.host, bound, port, listens_as(topology, unit))
-
-    for node in topology.own_nodes:
-        yield at(node, node.port)
-        yield at(node, node.bus_port)
-    envoys = {envoy.name: envoy for envoy in topology.envoys}
-    for endpoint in topology.endpoints:
-        for listener in endpoint.listeners:
-            yield at(envoys[listener.envoy], listener.port)
-    for envoy in topology.envoys:
-        yield at(envoy, envoy.admin_port, "127.0.0.1")
 
 
 def _other_cluster(layout: ClusterLayout, port: int) -> str:

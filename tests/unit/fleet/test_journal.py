@@ -128,8 +128,9 @@ def test_the_words_that_repeat_a_run(monkeypatch: pytest.MonkeyPatch, program: s
     assert command_line("else") == "redisforge failover redis-2 --takeover -c 'my cluster'"
 
 
-def test_within_another_program_its_words_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/pytest", "tests"])
+@pytest.mark.parametrize("program", ["/usr/bin/pytest", "/opt/redisforge/nightly.py"])
+def test_within_another_program_its_words_say_nothing(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "tests"])
     assert command_line("redisforge up") == "redisforge up"
 
 

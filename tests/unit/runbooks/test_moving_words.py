@@ -13,7 +13,7 @@ from redisforge.runbooks.moving import moved_text, progress_text
     [
         (0, ", 2 s left"),
         (400, ", 200 B/s, 2 s left"),
-        (50_000, ", 24 kB/s, 2 s left"),
+        (50_000, ", 24.4 KB/s, 2 s left"),
         (6_000_000, ", 2.9 MB/s, 2 s left"),
     ],
 )
@@ -28,4 +28,4 @@ def test_what_was_moved_is_told_without_the_size_of_nothing() -> None:
     done = MoveResult(slots_moved=4096, keys_moved=0, bytes_moved=0, seconds=2.75)
     assert moved_text(done) == "moved 4096 slots, 0 keys in 2.75 s"
     done = MoveResult(slots_moved=9, keys_moved=3, bytes_moved=4096, seconds=2.0)
-    assert moved_text(done) == "moved 9 slots, 3 keys, 4 kB in 2.00 s (2 kB/s)"
+    assert moved_text(done) == "moved 9 slots, 3 keys, 4.0 KB in 2.00 s (2.0 KB/s)"

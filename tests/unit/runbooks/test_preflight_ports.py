@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from test_status_report import TOPOLOGY
 
 from redisforge.errors import HostError
 from redisforge.fleet import host_room
@@ -24,14 +25,9 @@ from redisforge.model.topology import (
     DockerSettings,
     Endpoint,
     EndpointKind,
-    Engine,
     EnvoyInstance,
-    EnvoySettings,
     Host,
     Listener,
-    Persistence,
-    RedisSettings,
-    TlsSettings,
     Topology,
 )
 from redisforge.model.unit import Unit
@@ -50,13 +46,9 @@ def one_envoy(host: Host, port: int = LOW, **docker: Any) -> Topology:
     endpoint = Endpoint(
         "primary", EndpointKind.COMMANDS, "RESP2", "app_user", False, (Listener("envoy-1", host.address, port),)
     )
-    return Topology(
-        name="main", engine=Engine(), shards=1, replicas=0, hosts=(host,), nodes=(), envoys=(envoy,),
-        endpoints=(endpoint,), users=(),
-        redis=RedisSettings(2**28, "noeviction", Persistence("aof"), 5000, 10000, 511, 1, "notice"),
-        envoy=EnvoySettings(">=1.32", "", 10000, 10000, 1.0, 5000, 1000),
-        tls=TlsSettings("", "", "", 825, (), require_client_certificates=False), docker=DockerSettings(**docker),
-    )  # fmt: skip
+    return replace(
+        TOPOLOGY, hosts=(host,), nodes=(), envoys=(envoy,), endpoints=(endpoint,), docker=DockerSettings(**docker)
+    )
 
 
 def envoy_unit(topology: Topology) -> dict[str, Unit]:
