@@ -17,8 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import asyncssh
@@ -28,20 +27,13 @@ from redisforge.fleet.binaries.cache import cache_folder
 from redisforge.fleet.ssh import SshTransport
 from redisforge.fleet.ssh_connection import SshConnection, SshLimits, known_hosts_paths
 from redisforge.model.hosts import SshAccess
+from waiting import until
 
 ADDRESS = "127.0.0.1"
 DEADLINE_S = 30.0
 _PRIVATE_PASSWD = (
     'mount --bind "$1" /etc/passwd && shift && exec "$@"'  # the user `sshd`, for this sshd and its sessions alone
 )
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until `condition` is true; fail with `what` after DEADLINE_S."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s: {what}"
-        time.sleep(0.01)
 
 
 def free_port() -> int:

@@ -21,10 +21,11 @@ from guard_case import (
     remember,
     write_data,
 )
-from unit_host import UnitHost, kill, until
+from unit_host import UnitHost, kill
 
 from redisforge.model.facts import UnitState
 from redisforge.model.unit import Unit
+from waiting import until
 
 Guarded = Callable[[], Unit]
 

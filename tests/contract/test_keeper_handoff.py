@@ -19,12 +19,13 @@ import pytest
 from fake_node import FakeNode, a_master, a_replica, remember_masters
 from fake_peer import PASSWORD, USER, node_line, running
 from guard_case import WHOLE_AOF, issue_tls, make_guard, write_data
-from unit_host import PYTHON, SLEEP, UnitHost, is_alive, kill, until
+from unit_host import PYTHON, SLEEP, UnitHost, is_alive, kill
 
 from redisforge.fleet.runtime import KEEPER_PROGRAMS
 from redisforge.model import unit
 from redisforge.model.facts import UnitState
 from redisforge.model.unit import Unit
+from waiting import until
 
 MASTER_OF_SLOTS = node_line("a" * 40, 7001, "myself,master", "0-5460")
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit_host import KEEPER, PYTHON, SLEEP, STUBBORN, UnitHost, has_open, is_alive, kill, until
+from unit_host import KEEPER, PYTHON, SLEEP, STUBBORN, UnitHost, has_open, is_alive, kill
 
 from redisforge.fleet import keeper
 from redisforge.model.facts import UnitState
 from redisforge.model.unit import UnitFile
+from waiting import until
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from redisforge.fleet.ssh_connection import SshLimits
 from redisforge.fleet.transport import LocalTransport
 from redisforge.model.secret import Secret
 from redisforge.model.unit import UnitFile
-from ssh_server import ADDRESS, SshServer, free_port, new_key, running, until, write_key
+from ssh_server import ADDRESS, SshServer, free_port, new_key, running, write_key
+from waiting import until
 
 LIMIT_S = 20.0
 TRUE = ("true",)

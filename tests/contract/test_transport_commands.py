@@ -18,7 +18,8 @@ import pytest
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
 from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
-from ssh_server import SshServer, until
+from ssh_server import SshServer
+from waiting import until
 
 SPEAKS = ("sh", "-c", "echo said; echo grumbled >&2")
 FAILS = ("sh", "-c", "echo half done; echo no space left >&2; exit 3")

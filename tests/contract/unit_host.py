@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from redisforge.fleet.transport import LocalTransport
 from redisforge.model.facts import UnitFacts, UnitState
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Unit
+from waiting import until
 
 KEEPER = Path(keeper.__file__)
 PYTHON = (sys.executable, "-I", "-S")
@@ -28,15 +28,6 @@ SLEEP = ("/bin/sh", "-c", "echo ready; exec sleep 300")
 """Says that it is ready, and ends by itself if a test should forget it."""
 STUBBORN = ("/bin/sh", "-c", "trap '' TERM; echo ready; exec sleep 300")
 """Does not end on SIGTERM."""
-
-
-def until(condition: Callable[[], object], what: str, deadline_s: float = 30.0) -> None:
-    """Wait until `condition` is true; fail with `what` and its last answer after `deadline_s` seconds."""
-    deadline = time.monotonic() + deadline_s
-    while not (answer := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {deadline_s:g} s: {what} (last answer: {answer!r})")
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

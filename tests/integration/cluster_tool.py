@@ -17,8 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from redisforge.runbooks.connect import endpoint_connection
 from redisforge.runbooks.declare import as_recorded
 from redisforge.runbooks.status import status
 from redisforge.runbooks.up import Wanted, plan_only
+from waiting import until
 
 ADDRESS = "127.0.0.1"
 COMMAND = (sys.executable, "-m", "redisforge")
@@ -110,23 +110,6 @@ def is_taken(port: int, address: str = ADDRESS) -> bool:
         except OSError:
             return True
     return False
-
-
-def until(condition: Callable[[], object], what: str, deadline_s: float = 30.0) -> None:
-    """Wait until `condition` is true; fail with `what` and its last answer after `deadline_s` seconds.
-
-    A condition that is a command of its own, half a second of work, is asked as long as it is not: what is waited for
-    needs the machine too.
-    """
-    deadline = time.monotonic() + deadline_s
-    while True:
-        asked = time.monotonic()
-        if answer := condition():
-            return
-        now = time.monotonic()
-        if now > deadline:
-            raise AssertionError(f"not within {deadline_s} s: {what} (last answer: {answer!r})")
-        time.sleep(max(0.05, now - asked))
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

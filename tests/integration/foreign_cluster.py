@@ -7,10 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from cluster_tool import ADDRESS, SLOT_COUNT, Result, environment, run_command, until
+from cluster_tool import ADDRESS, SLOT_COUNT, Result, environment, run_command
 from foreign_nodes import Nodes
 
 from redisforge.fleet.binaries import EngineBinary
+from waiting import until
 
 READ_ONLY = frozenset(
     {"auth", "hello", "client|setinfo", "info", "config|get", "cluster|myid", "cluster|nodes", "cluster|info",

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import redis
-from cluster_tool import ADDRESS, AT_ONCE, COMMAND, SLOT_COUNT, Ports, Result, environment, run_command, until
+from cluster_tool import ADDRESS, AT_ONCE, COMMAND, SLOT_COUNT, Ports, Result, environment, run_command
+
+from waiting import until
 
 PASSWORD = "Formed-by-somebody-else-42"
 CONFIGURATION = """\

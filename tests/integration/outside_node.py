@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from cluster_tool import ADDRESS, AT_ONCE, Cluster, until
+from cluster_tool import ADDRESS, AT_ONCE, Cluster
 
 from redisforge.security.certificates import create_ca, ensure_issued
+from waiting import until
 
 _CERTIFICATE_DAYS = 30
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import supervisor
 import yaml
-from cluster_tool import ADDRESS, SLOT_COUNT, environment, kill, run_command, until
+from cluster_tool import ADDRESS, SLOT_COUNT, environment, kill, run_command
 from foreign_cluster import READ_ONLY, ForeignCluster
 from foreign_nodes import PASSWORD, Nodes
 
 from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine
 from redisforge.model.topology import Engine
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from bed_cluster import BedCluster
-from cluster_tool import until
 from verbs import loaded
 
 from testbed.hosts import Bed, BedHost
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,10 @@ from collections.abc import Generator, Iterator
 import pytest
 import redis
 from bed_cluster import BedCluster
-from cluster_tool import AT_ONCE, until
+from cluster_tool import AT_ONCE
 
 from testbed.hosts import DATA_FOLDER, Bed, BedHost
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from bed_cluster import BedCluster
-from cluster_tool import until
 from load import Load
 from verbs import after_lines, cut, done, loaded
 
 from testbed.hosts import Bed, BedHost
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

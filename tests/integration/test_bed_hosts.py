@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from bed_cluster import BedCluster
-from cluster_tool import until
 from verbs import assert_declared, assert_whole, by_host, done, ids_of, loaded, raise_commented, strays
 
 from testbed.hosts import Bed
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

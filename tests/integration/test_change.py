@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, environment, is_alive, run_command, until
+from cluster_tool import SLOT_COUNT, Cluster, environment, is_alive, run_command
 from verbs import loaded
 
 from conftest import MakeCluster
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cluster_tool import SOURCE, Cluster, environment, is_alive, kill, until
+from cluster_tool import SOURCE, Cluster, environment, is_alive, kill
 
 from redisforge.errors import AbortedError
 from redisforge.redis.probe_messages import ProbeSettings
@@ -19,6 +19,7 @@ from redisforge.runbooks import client_probe
 from redisforge.runbooks.client_probe import KEY_PREFIX, ClientProbe, probe_settings
 from redisforge.runbooks.cluster import Cluster as OpenCluster
 from redisforge.runbooks.cluster import open_cluster
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

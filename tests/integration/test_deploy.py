@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import SLOT_COUNT, Result, processes_of, until
+from cluster_tool import SLOT_COUNT, Result, processes_of
 from env_hosts import ADDRESSES, PASSWORD, Hosts
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

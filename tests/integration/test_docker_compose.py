@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import redis
 from bed_cluster import images_built
-from cluster_tool import NODE_NAMES, SOURCE, until
+from cluster_tool import NODE_NAMES, SOURCE
 from exported import Exported
 
 from docker_bed import DockerBed
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

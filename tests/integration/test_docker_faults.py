@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from cluster_tool import until
 from docker_fleet import DockerFleet
 
 from testbed.hosts import Bed
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

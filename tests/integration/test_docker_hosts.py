@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from cluster_tool import until
 from docker_fleet import DockerFleet
 
 from testbed.hosts import DATA_FOLDER, Bed
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster, until
+from cluster_tool import NODE_NAMES, Cluster
 
 from docker_bed import TEST_LABEL, DockerBed
 from official_images import ENVOY_IMAGE, REDIS_IMAGE, build_official, remove_official
 from redisforge.render.container import FOLDER_LABEL, KEEPER_LABEL, UNIT_LABEL
+from waiting import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_tool import Cluster, until
+from cluster_tool import Cluster
 from exported import HOSTS, Exported
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

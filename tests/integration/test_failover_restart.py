@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, is_healthy, raised, until
+from cluster_tool import SLOT_COUNT, Cluster, is_healthy, raised
 from load import Load
 from verbs import killed, loaded
 
@@ -17,6 +17,7 @@ from redisforge.model.steps import Promote
 from redisforge.runbooks.cluster import open_cluster
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.work import Worker
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

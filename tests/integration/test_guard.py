@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster, kill, raised, until
+from cluster_tool import NODE_NAMES, Cluster, kill, raised
 from verbs import assert_forgotten
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -19,9 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, kill, masters_in, nodes_in, raised, until
+from cluster_tool import SLOT_COUNT, Cluster, kill, masters_in, nodes_in, raised
 from load import Load
 from redis.crc import key_slot
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

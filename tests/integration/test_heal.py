@@ -9,10 +9,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from cluster_tool import NODE_NAMES, Cluster, is_alive, kill, raised, until
+from cluster_tool import NODE_NAMES, Cluster, is_alive, kill, raised
 from verbs import after_lines, cut, journal_of, killed
 
 from conftest import MakeCluster
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

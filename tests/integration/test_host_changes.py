@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from chain import chained
-from cluster_tool import Cluster, kill, until
+from cluster_tool import Cluster, kill
 from verbs import (
     after_lines,
     assert_declared,
@@ -26,6 +26,8 @@ from verbs import (
     planned,
     raise_commented,
 )
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

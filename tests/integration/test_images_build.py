@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tool import Result, environment, run_command, until
+from cluster_tool import Result, environment, run_command
 
 from docker_bed import TEST_LABEL, DockerBed
 from image_craft import Crafted, write_archive
 from redisforge.model.images import LABEL, engine_image
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

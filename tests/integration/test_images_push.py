@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from image_craft import Crafted, write_archive
-from testbed.hosts import Bed, BedHost, until
+from testbed.hosts import Bed, BedHost
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

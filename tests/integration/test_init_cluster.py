@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import redis
-from cluster_tool import ADDRESS, environment, run_command, until
+from cluster_tool import ADDRESS, environment, run_command
 from foreign_nodes import PASSWORD, Nodes
 
 from redisforge.fleet.binaries import EngineBinary, cache_folder, ensure_engine
 from redisforge.model.topology import Engine
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -7,8 +7,10 @@ import signal
 import time
 
 import pytest
-from cluster_tool import Cluster, is_alive, kill, until
+from cluster_tool import Cluster, is_alive, kill
 from load import Load
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from cluster_tool import Cluster, until
+from cluster_tool import Cluster
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, is_alive, kill, until
+from cluster_tool import SLOT_COUNT, Cluster, is_alive, kill
 from outside_node import OutsideNode
 from verbs import (
     assert_declared,
@@ -27,6 +27,8 @@ from verbs import (
     reads_from,
     schema_valid,
 )
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

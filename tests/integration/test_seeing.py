@@ -11,9 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 import redis
-from cluster_tool import ADDRESS, NODE_NAMES, SLOT_COUNT, Cluster, kill, until
+from cluster_tool import ADDRESS, NODE_NAMES, SLOT_COUNT, Cluster, kill
 
 from conftest import MakeCluster
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from cluster_tool import kill, processes_of, until
+from cluster_tool import kill, processes_of
 from ssh_fleet import Fleet
 from verbs import assert_declared, by_host, done, ids_of, loaded, raise_commented, strays
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

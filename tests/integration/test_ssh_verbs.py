@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import Cluster, kill, processes_of, until
+from cluster_tool import Cluster, kill, processes_of
 from ssh_fleet import Fleet
 from verbs import assert_whole, by_host, done, even, ids_of, loaded, planned, raise_commented
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

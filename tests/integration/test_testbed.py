@@ -8,7 +8,8 @@ import pytest
 
 from redisforge.errors import UnreachableError
 from redisforge.fleet.ssh_connection import SshLimits
-from testbed.hosts import OWNER_LABEL, Bed, remove_leftovers, until
+from testbed.hosts import OWNER_LABEL, READY_LIMIT_S, Bed, remove_leftovers
+from waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +56,7 @@ async def test_a_host_that_is_cut_off_comes_back_with_its_address(bed: Bed) -> N
             await said_by(bed, 2, "true")
     finally:
         host.reconnect()
-    until(host.answers, "it is reached again")
+    until(host.answers, "it is reached again", READY_LIMIT_S)
     assert await said_by(bed, 2, "hostname") == host.name
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tool import Cluster, until
+from cluster_tool import Cluster
 from ssh_fleet import Fleet
 from verbs import done, journal_of, schema_valid
 
 from ssh_server import SshServer
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from cluster_tool import Cluster, kill, until
+from cluster_tool import Cluster, kill
 from load import Load
 from verbs import (
     KILL_LIMIT_S,
@@ -27,6 +27,8 @@ from verbs import (
     raise_commented,
     stopped,
 )
+
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster_tool import ADDRESS, Cluster, kill, until
+from cluster_tool import ADDRESS, Cluster, kill
 from outside_node import OutsideNode
 from verbs import done, journal_of, open_slots, picture, raise_commented
 
 from conftest import MakeCluster
 from redisforge.fleet.binaries import cache_folder, ensure_engine
 from redisforge.model.topology import Engine
+from waiting import until
 
 pytestmark = pytest.mark.integration
 

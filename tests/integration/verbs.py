@@ -17,8 +17,10 @@ from typing import Any
 import jsonschema
 import redis
 import yaml
-from cluster_tool import ADDRESS, SLOT_COUNT, Cluster, is_alive, is_healthy, masters_in, nodes_in, until
+from cluster_tool import ADDRESS, SLOT_COUNT, Cluster, is_alive, is_healthy, masters_in, nodes_in
 from load import Load
+
+from waiting import until
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference"
 COMMENT = "# Declared by hand: this line stays."

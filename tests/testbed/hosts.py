@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from redisforge.fleet.ssh import SshTransport
 from redisforge.fleet.ssh_connection import SshConnection, SshLimits, known_hosts_paths
 from redisforge.model.hosts import SshAccess
 from ssh_server import new_key, write_key
+from waiting import until
 
 ResultT = TypeVar("ResultT")
 
@@ -42,14 +42,6 @@ _RIGHTS = (
     *(f"--cap-drop={name}" for name in ("SYS_RESOURCE", "SYS_TIME", "SYS_MODULE", "SYS_RAWIO", "SYSLOG", "WAKE_ALARM")),
     *(f"--security-opt={option}=unconfined" for option in ("seccomp", "systempaths", "apparmor")),
 )
-
-
-def until(condition: Callable[[], object], what: str, limit_s: float = READY_LIMIT_S) -> None:
-    """Wait until `condition` is true; fail with `what` after `limit_s`."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
-        time.sleep(0.05)
 
 
 class BedHost:
@@ -76,8 +68,8 @@ class BedHost:
 
     def wait_ready(self) -> None:
         """Wait until sshd and the engine answer."""
-        until(self.answers, f"{self.name}'s sshd listens")
-        until(self.has_engine, f"{self.name}'s engine answers")
+        until(self.answers, f"{self.name}'s sshd listens", READY_LIMIT_S)
+        until(self.has_engine, f"{self.name}'s engine answers", READY_LIMIT_S)
 
     def answers(self) -> bool:
         """Whether sshd listens, as seen from the operator's machine."""
@@ -132,7 +124,11 @@ class BedHost:
         """
         words = f"{delay_ms} {lost_percent}{' first' * lose_first}"
         self.run("sh", "-c", f"exec python3 /usr/local/lib/slow_line.py {words} >/run/slow 2>&1 &")
-        until(lambda: "ready" in self.run("cat", "/run/slow", check=False), f"{self.name} is slow: see /run/slow")
+        until(
+            lambda: "ready" in self.run("cat", "/run/slow", check=False),
+            f"{self.name} is slow: see /run/slow",
+            READY_LIMIT_S,
+        )
         self.run("iptables", *self._slow_rule("-I"))
 
     def speed_up(self) -> None:
@@ -145,13 +141,15 @@ class BedHost:
         pid = self.run("cat", "/run/docker.pid")
         self.run("kill", "-TERM", pid)
         until(
-            lambda: self.run("sh", "-c", f"cat /proc/{pid}/cmdline 2>/dev/null || echo gone") in ("", "gone"), "its end"
+            lambda: self.run("sh", "-c", f"cat /proc/{pid}/cmdline 2>/dev/null || echo gone") in ("", "gone"),
+            "its end",
+            READY_LIMIT_S,
         )
 
     def start_engine(self) -> None:
         """Start its engine again."""
         self._docker("exec", "--detach", self.container, "sh", "-c", "exec dockerd >>/var/log/dockerd.log 2>&1")
-        until(self.has_engine, f"{self.name}'s engine answers")
+        until(self.has_engine, f"{self.name}'s engine answers", READY_LIMIT_S)
 
     def small_disk(self, folder: str, size_mb: int) -> None:
         """Put a file system of that size, empty, over a folder; it is gone after a reboot."""

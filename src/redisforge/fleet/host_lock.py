@@ -43,11 +43,18 @@ umask 077
 say() { printf 'redisforge-lock %s\n' "$1"; }
 command -v flock >/dev/null 2>&1 || { say 'no flock: install util-linux there'; exit 4; }
 mkdir -p -- "${1%/*}" && exec 9>>"$1" || exit 3
-if ! flock -n 9
+left=20
+until flock -n 9
+do
+pid=$(sed -n 1p "$1")
+if [ "$left" -eq 0 ] || { [ -n "$pid" ] && [ "$(readlink "/proc/$pid/fd/9")" = "$1" ]; }
 then
 say "held $(sed -n 2p "$1")"
 exit 1
 fi
+left=$((left - 1))
+sleep 0.1
+done 2>/dev/null
 rm -f -- "$1.asked"
 printf '%s\n%s\n' "$$" "$2" >"$1" || exit 3
 [ -r "$4" ] && say "record $(sed -n 1p "$4")"
@@ -63,7 +70,9 @@ done
 : >"$1"
 """
 """Arguments: the lock file, the holder as JSON, seconds of silence, a file whose first line is shown to the new holder.
-The lock file's lines: its process, the holder."""
+The lock file's lines: its process, the holder. Who has taken the lock writes them a moment later, and who gives it back
+empties the file a moment before: while the file does not name a process that has it open, it is read again, for at most
+2 s. (/proc does not show another user's process; then the file is believed after that time.)"""
 
 
 class HeldElsewhereError(LockedError):

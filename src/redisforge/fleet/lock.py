@@ -25,6 +25,7 @@ from redisforge.fleet.journal import repeatable_command
 from redisforge.model.report import running
 
 _END_POLL_S = 0.05
+_UNNAMED_S = 1.0
 
 
 class LockHolder(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,10 +83,7 @@ def cluster_lock(path: Path, verb: str) -> Generator[LockHolder]:
             next_step="make room there, or set REDISFORGE_HOME to a folder that this user can write",
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _locked(path) from error
+        _take(descriptor, path)
         now, pid = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
         holder = LockHolder(
             getpass.getuser(), socket.gethostname(), pid, verb, now, start_ticks(pid), boot_id(), repeatable_command()
@@ -100,6 +98,25 @@ def cluster_lock(path: Path, verb: str) -> Generator[LockHolder]:
                 os.ftruncate(descriptor, 0)  # what is left there is of a holder that was killed
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path) -> None:
+    """Take the lock, or raise LockedError that says who holds it.
+
+    Who has taken it writes the file a moment later, and who gives it back empties it a moment before. So while the file
+    names nobody who holds the lock it is tried again, for at most _UNNAMED_S.
+    """
+    deadline = time.monotonic() + _UNNAMED_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = read_holder(path)
+            if (holder and holds(holder.pid, path)) or time.monotonic() > deadline:
+                raise _locked(path) from error
+        else:
+            return
+        time.sleep(_END_POLL_S)
 
 
 def read_holder(path: Path) -> LockHolder | None:

@@ -73,6 +73,43 @@ def test_a_second_operation_is_told_who_holds_it_and_where_to_look(path: Path, o
     assert "redisforge lock status" in caught.value.next_step
 
 
+def test_who_has_just_taken_it_and_not_said_so_yet_is_named(
+    path: Path, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = path.read_bytes()
+    path.write_bytes(b"")
+
+    def say(_: float) -> None:
+        path.write_bytes(text)
+
+    monkeypatch.setattr("redisforge.fleet.lock.time.sleep", say)
+    with pytest.raises(LockedError) as told, cluster_lock(path, "up"):
+        pass
+    assert f"process {other.pid}" in told.value.why
+
+
+def test_a_lock_that_is_being_given_back_is_taken(
+    path: Path, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(b"")
+
+    def end(_: float) -> None:
+        other.kill()
+        other.wait()
+
+    monkeypatch.setattr("redisforge.fleet.lock.time.sleep", end)
+    with cluster_lock(path, "up") as holder:
+        assert lock_state(path) == LockState(os.getpid(), holder)
+
+
+def test_a_holder_that_never_says_who_it_is_is_not_waited_for(path: Path, other: subprocess.Popen[str]) -> None:
+    path.write_bytes(b"")
+    with pytest.raises(LockedError, match="another operation") as told, cluster_lock(path, "up"):
+        pass
+    assert "another redisforge command" in told.value.why
+    assert other.poll() is None
+
+
 def test_who_holds_it_is_told_with_all_the_words_of_the_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verb alone may do something else: `rebalance` moves back what `rebalance --weight` has moved."""
     words = ["rebalance", "--weight", "redis-2=3", "--cluster", "a b"]
