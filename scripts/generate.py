@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from redisforge import errors
-from redisforge.cli.main import app
+from redisforge.cli.main import command_line
 from redisforge.config.reference import environment_markdown, example_yaml, json_schema_text, reference_markdown
 from redisforge.model.deploy_report import DeployPlan
 from redisforge.model.host_report import HostList, HostsReport, TrustReport
@@ -112,7 +112,7 @@ def exit_codes_markdown() -> str:
 
 def cli_markdown() -> str:
     """The page of all commands: the help text of each."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(command_line())
     settings = command.context_settings  # -h beside --help; whoever makes a context himself must pass them on
     context = typer.Context(command, info_name="redisforge", terminal_width=HELP_WIDTH, **settings)
     sections = [_section(context), *_sections(context)]

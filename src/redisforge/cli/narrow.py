@@ -14,6 +14,11 @@ from typer.models import TyperInfo
 _BEFORE_THE_COMMAND = "--debug"
 
 
+def named(arguments: Sequence[str]) -> str:
+    """The command that `arguments` name, known or not; "" if none."""
+    return next((word for word in arguments if word != _BEFORE_THE_COMMAND), "")
+
+
 def narrowed(app: typer.Typer, arguments: Sequence[str]) -> typer.Typer:
     """`app` without the commands that `arguments` do not name; all of it where they name none, as for --help."""
     words = [word for word in arguments if word != _BEFORE_THE_COMMAND]

@@ -22,10 +22,10 @@ def test_without_a_terminal_a_question_is_answered_by_the_option(
 
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
 
-    def narrowed(*_: object) -> Callable[..., None]:
+    def command_line(*_: object) -> Callable[..., None]:
         return command
 
-    monkeypatch.setattr(main, "narrowed", narrowed)
+    monkeypatch.setattr(main, "command_line", command_line)
     assert main.run(["down"]) == INTERRUPTED_EXIT_STATUS
     assert capsys.readouterr().err == "nothing was done: the question got no yes; --yes goes on without asking\n"
 

@@ -32,7 +32,7 @@ async def all_work():
 def command(**_):
     asyncio.run(all_work())
 
-main.narrowed = lambda app, words: command
+main.command_line = lambda words: command
 main.main()
 """
 

@@ -33,7 +33,7 @@ def command():
         print("the result", flush=True)
     return 0
 
-main.narrowed = lambda *_: typer.main.get_command(app)
+main.command_line = lambda *_: typer.main.get_command(app)
 file, how = sys.argv[1:]
 sys.argv[1:] = []
 main.main()
