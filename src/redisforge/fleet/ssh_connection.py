@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import importlib
 import os
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 CONNECT_ROUND_TRIPS = 9
 """TCP, versions, algorithms, key exchange, service, the question for login methods, the key and its signature."""
+_importing = threading.Lock()
 SYSTEM_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 
 
@@ -192,7 +195,7 @@ class SshConnection:
             ) from error
 
     async def _open(self) -> asyncssh.SSHClientConnection:
-        await asyncio.to_thread(importlib.import_module, "asyncssh")  # a sixth of a second: others can go on meanwhile
+        await asyncio.to_thread(_import_asyncssh)  # a sixth of a second: others can go on meanwhile
         import asyncssh
 
         shown = Shown()
@@ -229,6 +232,26 @@ class SshConnection:
             found = await self.host_keys()
             if not {key.line for key in found} & {key.line for key in trusted}:
                 shown.key, shown.known = found[0], trusted
+
+
+def _import_asyncssh() -> None:
+    """Import it without its search for liboqs and libnettle, for which it runs a compiler four times: 60 ms of every
+    command. They would add sntrup761 and the UMACs; ML-KEM, the curves, the AEAD ciphers and the HMACs need neither."""
+    import ctypes.util
+
+    with _importing:
+        if "asyncssh" not in sys.modules:
+            search = ctypes.util.find_library
+            ctypes.util.find_library = _find_nothing
+            try:
+                importlib.import_module("asyncssh")
+            finally:
+                ctypes.util.find_library = search
+
+
+def _find_nothing(name: str) -> str | None:
+    del name
+    return None
 
 
 def _is_over(attempt: asyncio.Task[asyncssh.SSHClientConnection]) -> bool:
