@@ -556,6 +556,91 @@ def test_a_replica_stops_at_once(scene: Scene) -> None:
     assert (waits.limits_s, scene.logged) == ([], [])
 
 
+ACL = "user default reset off\nuser app_user on +@all\nuser readonly_user on #00 +@read +ping\n"
+
+
+class ReadBy:
+    """What a node does that proxies read from as `users`: it knows what its ACL file said when it loaded it."""
+
+    def __init__(self, scene: Scene, node: FakeNode, *, refuses: bool = False, error: str = "") -> None:
+        self.path, self.refuses, self.error = scene.folder / "users.acl", refuses, error
+        self.path.write_text(ACL)
+        self.loaded: list[str] = []
+        scene.declare(node.address, drained_users=("readonly_user",), drain_s=1.5)
+        self._others, node.reply = node.answer, self
+
+    def __call__(self, command: tuple[str, ...]) -> bytes:
+        if command == ("ACL", "DRYRUN", "readonly_user", "PING"):
+            refusal = "User readonly_user has no permissions to run the 'ping' command"
+            return b"$%d\r\n%s\r\n" % (len(refusal), refusal.encode()) if self.refuses else b"+OK\r\n"
+        if command == ("ACL", "LOAD"):
+            self.loaded.append(self.path.read_text())
+            return f"-{self.error}\r\n".encode() if self.error else b"+OK\r\n"
+        return self._others(command)
+
+
+def acl_files(scene: Scene) -> dict[str, str]:
+    return {path.name: path.read_text() for path in scene.folder.glob("users.acl*")}
+
+
+def test_before_a_stop_proxies_learn_that_they_read_elsewhere(scene: Scene) -> None:
+    node, waits = scene.replica(), Waits()
+    read_by = ReadBy(scene, node)
+    scene.handoff.before_stop(waits)
+    assert read_by.loaded == [ACL.replace("+ping\n", "+ping -ping\n")]
+    assert (waits.limits_s, scene.logged) == ([1.5], [])
+    assert acl_files(scene) == {"users.acl": ACL}
+
+
+def test_a_master_that_has_handed_over_does_so_too(scene: Scene) -> None:
+    replica, waits = scene.replica(), Waits()
+    master = scene.master((replica, 5000))
+    read_by = ReadBy(scene, master)
+    scene.handoff.before_stop(waits)
+    assert replica.orders == PLANNED
+    assert len(read_by.loaded) == 1
+    assert waits.limits_s[-1] == 1.5, "longer than proxies need to learn of the new master"
+
+
+def test_a_master_that_nobody_replaces_serves_until_its_end(scene: Scene) -> None:
+    read_by, waits = ReadBy(scene, scene.master()), Waits()
+    scene.handoff.before_stop(waits)
+    assert (read_by.loaded, waits.limits_s) == ([], [])
+
+
+def test_whoever_has_reads_refused_already_is_not_kept_waiting(scene: Scene) -> None:
+    read_by, waits = ReadBy(scene, scene.replica(), refuses=True), Waits()
+    scene.handoff.before_stop(waits)
+    assert (read_by.loaded, waits.limits_s, scene.logged) == ([], [], [])
+
+
+def test_a_node_that_does_not_load_its_users_is_stopped_all_the_same(scene: Scene) -> None:
+    """As one that is older than this right of its user."""
+    ReadBy(scene, scene.replica(), error="NOPERM this user has no permissions to run the 'acl|load' command")
+    waits = Waits()
+    scene.handoff.before_stop(waits)
+    assert waits.limits_s == []
+    assert scene.logged[0].startswith("stops while proxies may send it reads: NOPERM")
+    assert acl_files(scene) == {"users.acl": ACL}
+
+
+def test_after_a_crash_the_users_are_as_they_were(scene: Scene) -> None:
+    ReadBy(scene, scene.replica())
+    changed = handoff.without_ping(ACL, ["readonly_user"])
+    scene.folder.joinpath("users.acl").write_text(changed)
+    scene.folder.joinpath("users.acl.kept").write_text(ACL)
+    scene.handoff.put_back_acl()
+    assert acl_files(scene) == {"users.acl": ACL}
+
+
+def test_users_that_were_placed_after_a_crash_stay(scene: Scene) -> None:
+    placed = ACL.replace("#00", "#11")
+    scene.folder.joinpath("users.acl").write_text(placed)
+    scene.folder.joinpath("users.acl.kept").write_text(ACL)
+    scene.handoff.put_back_acl()
+    assert acl_files(scene) == {"users.acl": placed}
+
+
 def test_a_child_that_hangs_is_stopped_without_a_hand_off(scene: Scene) -> None:
     with deaf_port() as deaf:
         scene.declare(deaf)

@@ -200,3 +200,12 @@ def test_stop_waits_for_a_hand_off_that_takes_longer_than_the_grace(units: UnitH
     assert time.monotonic() - began >= 1.0
     assert not is_alive(before.pid)
     assert units.facts().last_exit == "killed by SIGTERM"
+
+
+def test_what_a_killed_keeper_had_changed_of_the_users_is_put_back(units: UnitHost, shard: Shard) -> None:
+    acl = "user readonly_user on +ping\n"
+    units.folder().joinpath("users.acl").write_text(acl.replace("\n", " -ping\n"))
+    units.folder().joinpath("users.acl.kept").write_text(acl)
+    units.start_ready(shard.unit)
+    assert units.folder().joinpath("users.acl").read_text() == acl
+    assert not units.folder().joinpath("users.acl.kept").exists()

@@ -194,7 +194,7 @@ def run_trio(kind: EngineKind, series: str) -> Generator[Trio]:
         yield made
     finally:
         for node in nodes:
-            node.process.terminate()
+            node.process.kill()  # a replica that has just synced lets SIGTERM pass by (seen with 8.6.3)
         for node in nodes:
             node.process.wait(20)
         shutil.rmtree(folder)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 from acl_stack import ENGINES, PASSWORDS, USERS, Trio, run_trio, until, words
 
+from redisforge.errors import NodeError
 from redisforge.model.secret import Secret
 from redisforge.model.topology import UserRole
 from redisforge.redis.connection import Connection, Login, ReplyError
@@ -131,6 +132,9 @@ MATRIX: tuple[tuple[str, str, str], ...] = (
     ("ACL LIST", "", ""),
     ("ACL SETUSER x", "", ""),
     ("ACL LOG", "", ""),
+    ("ACL SAVE", "", ""),
+    ("ACL LOAD", "h", ""),
+    ("ACL DRYRUN x PING", "h", ""),
     ("REPLICAOF NO ONE", "", ""),
     ("FAILOVER", "", ""),
     ("MODULE LIST", "", ""),
@@ -215,6 +219,20 @@ async def key_of_first_master(trio: Trio, number: int = 0) -> str:
             if await operator.call("CLUSTER", "KEYSLOT", key) < 8192:
                 return key
     raise AssertionError("no key in the lower half of the slots")
+
+
+async def test_loading_the_users_again_closes_no_connection_but_on_the_oldest_engine(trio: Trio) -> None:
+    """What a keeper does before a stop (fleet/handoff.py), where the engine permits."""
+    async with trio.open(0, UserRole.APPLICATION) as application, trio.open(0, UserRole.HANDOFF) as keeper:
+        number = await application.call("CLIENT", "ID")
+        with contextlib.suppress(NodeError):  # 7.0 closes this connection too
+            await keeper.call("ACL", "LOAD")
+        if trio.series == "redis 7.0":
+            with pytest.raises(NodeError):
+                await application.call("CLIENT", "ID")
+        else:
+            assert await application.call("CLIENT", "ID") == number
+            assert await keeper.call("PING") == "PONG"
 
 
 async def test_the_application_works_and_finds_its_way(trio: Trio) -> None:

@@ -248,17 +248,32 @@ def test_a_master_that_died_and_lost_its_data_is_replaced_and_comes_back_blank(p
     assert patient.read_keys(keys) == keys
 
 
-def test_a_master_whose_keeper_is_told_to_stop_hands_over_without_an_error(quick: Cluster) -> None:
-    master, replica = rested(quick)
-    keeper, before = quick.keeper_pid(master), handed_off(quick, master)
-    with Load(quick.url(), writers=4, readers=4) as load:
+def stopped_under_load(cluster: Cluster, node: str) -> None:
+    """Tell the node's keeper to stop, as the shutdown of a host does: no client may see an error, nor may readers."""
+    keeper = cluster.keeper_pid(node)
+    with Load(cluster.url(), reader_url=cluster.url("reader"), writers=4, readers=4) as load:
         load.await_writes(200)
         os.kill(keeper, signal.SIGTERM)
-        until(lambda: quick.state(master)["state"] == "stopped", f"{master} stopped")
+        until(lambda: cluster.state(node)["state"] == "stopped", f"{node} stopped")
         load.await_writes(400)
     load.stop().check()
+
+
+def test_a_master_whose_keeper_is_told_to_stop_hands_over_without_an_error(quick: Cluster) -> None:
+    master, replica = rested(quick)
+    before = handed_off(quick, master)
+    stopped_under_load(quick, master)
     assert handed_off(quick, master) == before + 1
     assert replica in quick.masters()
+    quick.up()
+    quick.await_health(60)
+
+
+def test_a_replica_whose_keeper_is_told_to_stop_is_read_no_more(quick: Cluster) -> None:
+    _, replica = rested(quick)
+    users = (quick.path / "units" / replica / "users.acl").read_text()
+    stopped_under_load(quick, replica)
+    assert (quick.path / "units" / replica / "users.acl").read_text() == users
     quick.up()
     quick.await_health(60)
 

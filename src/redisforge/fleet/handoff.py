@@ -6,6 +6,10 @@ master after cluster-node-timeout and more; who started the process sees its end
 Told to stop: the replica that is most in sync is asked for CLUSTER FAILOVER. Redis pauses the master's writes until
 the replica has everything, so clients see no error. The child is stopped when it has become a replica.
 
+Then, for a replica as for a master that has become one: PING is taken from the users as whom proxies read, by a changed
+ACL file that is loaded and put back at once (ACL LOAD: the right to do that is worth nothing to a thief). The proxies'
+health checks fail, and when they have had time for that nobody's read is under way to the child.
+
 Died: everything that takes time is prepared while the child lives (`sample`, about once a second, over one kept
 connection): who its replicas are, how far they are, which history and how many keys the child had. After its death
 the best replica is told to take over without its master (CLUSTER FAILOVER FORCE: the other masters vote). The child is
@@ -25,12 +29,14 @@ What it never does:
   who claims slots with an older epoch than their owner's.
 
 Everything is in handoff.json in the Unit's folder, read anew each time: `enabled: false` there switches it off.
-Source of the orders: redis.io CLUSTER FAILOVER, INFO.
+Source of the orders: redis.io CLUSTER FAILOVER, INFO, ACL LOAD, ACL DRYRUN.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,6 +170,12 @@ def masters_in(data_path: str) -> tuple[bool, list[tuple[str, int]]]:
     return mine, others
 
 
+def without_ping(acl: str, users: list[str]) -> str:
+    """The ACL file with PING taken from `users`. A line is `user NAME rules…` (redis.io, ACL)."""
+    lines = acl.splitlines()
+    return "".join(f"{line} -ping\n" if line.split()[1] in users else f"{line}\n" for line in lines if line.strip())
+
+
 def close_all(lines: dict[Replica, Line]) -> None:
     for line in lines.values():
         line.close()
@@ -182,6 +194,8 @@ class Handoff:
         self.path = folder / "handoff.json"
         self.election_path = folder / "last-election"
         self.elected_path = folder / "elected"
+        self.acl_path = folder / "users.acl"
+        self.acl_kept_path = folder / "users.acl.kept"
         self.peers = peers
         self.log = log
         self.seen: Sample | None = None
@@ -350,14 +364,21 @@ class Handoff:
     # --- before a stop ---
 
     def before_stop(self, child_ended: Callable[[float], bool]) -> None:
-        """The child is to stop: have a replica take over first, if it is a master with slots and has one in sync.
+        """The child is to stop: have a replica take over first, if it is a master with slots and has one in sync; then
+        have proxies read elsewhere.
 
         `child_ended` waits some seconds for the child's end. Returns when the child is a replica and proxies have had
         time to learn of it, or when it cannot become one.
         """
         settings = self.settings()
-        if not settings:
-            return
+        if settings:
+            lingers_s = settings["linger_s"] if self.hand_over(settings, child_ended) else 0.0
+            drains_s = settings.get("drain_s", 0.0) if self.refuse_reads(settings) else 0.0
+            if lingers_s or drains_s:
+                child_ended(max(lingers_s, drains_s))
+
+    def hand_over(self, settings: Document, child_ended: Callable[[float], bool]) -> bool:
+        """Whether a replica has taken the slots of the child, which was their master."""
         began = time.monotonic()
         deadline = began + settings["stop_limit_s"]
         refused: set[tuple[str, int]] = set()
@@ -365,14 +386,14 @@ class Handoff:
             while time.monotonic() < deadline and masters_in(settings["data_path"])[0]:
                 seen = sample_of(self.ask_child(settings), settings["data_path"], time.monotonic())
                 if seen is None:  # it is a replica now, or has nothing to give
-                    return
+                    return False
                 fit = [r for r in seen.replicas if r.silent_s <= ACKNOWLEDGED_WITHIN_S and r[:2] not in refused]
                 if not fit:
                     self.log("stops without a hand-off: it has no replica in sync")
-                    return
+                    return False
                 if (left_s := self.pause_left_s(settings)) > deadline - time.monotonic():
                     self.log(f"stops without a hand-off: the next election in the shard can be in {left_s:.0f} s")
-                    return
+                    return False
                 if left_s:
                     child_ended(left_s)
                     deadline += left_s
@@ -381,14 +402,53 @@ class Handoff:
                 if taker:
                     self.note_election()
                     self.log(f"handed off to {taker} in {time.monotonic() - began:.3f} s")
-                    child_ended(settings["linger_s"])
-                    return
+                    return True
             if time.monotonic() >= deadline:
                 self.log(f"stops without a hand-off: no replica took over within {settings['stop_limit_s']:g} s")
         except (OSError, ValueError, KeyError) as error:
             self.log(f"stops without a hand-off: {error}")
         finally:
             self.hang_up()
+        return False
+
+    def refuse_reads(self, settings: Document) -> bool:
+        """Whether the child, a replica by now, refuses PING of who reads since this moment: then proxies have to learn
+        of it."""
+        users = settings.get("drained_users", [])
+        try:
+            if not users or self.ask_child(settings)["role"] == "master" or self.line is None:
+                return False
+            if all(self.line.ask("ACL", "DRYRUN", user, "PING") != "OK" for user in users):
+                return False  # whoever stops it has seen to that
+            self.load_acl(without_ping(self.acl_path.read_text(), users))
+        except (OSError, ValueError, KeyError) as error:
+            self.log(f"stops while proxies may send it reads: {error}")
+            return False
+        finally:
+            self.hang_up()
+        return True
+
+    def load_acl(self, text: str) -> None:
+        """Load `text` in place of users.acl, which afterwards is as before; after a crash put_back_acl sees to that."""
+        changed = self.acl_path.with_suffix(".drained")
+        try:
+            changed.touch(0o600)
+            changed.write_text(text)
+            os.link(self.acl_path, self.acl_kept_path)
+            changed.replace(self.acl_path)
+            assert self.line
+            self.line.ask("ACL", "LOAD")
+        finally:
+            changed.unlink(missing_ok=True)
+            self.put_back_acl()
+
+    def put_back_acl(self) -> None:
+        """users.acl as it was, if it is what load_acl made of it: somebody may have placed another one since."""
+        with contextlib.suppress(FileNotFoundError):
+            kept = self.acl_kept_path.read_text()
+            if self.acl_path.read_text().replace(" -ping\n", "\n") == kept:
+                self.acl_kept_path.replace(self.acl_path)
+            self.acl_kept_path.unlink(missing_ok=True)
 
     def planned(
         self, settings: Document, seen: Sample, refused: set[tuple[str, int]], child_ended: Callable[[float], bool]

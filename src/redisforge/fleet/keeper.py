@@ -341,6 +341,8 @@ class Keeper:
                     self.save(state="held", reason=reason, pid=0)
                 return False
         permit.unlink(missing_ok=True)
+        if (self.folder / "users.acl.kept").exists() and self.load_handoff():
+            self.handoff.put_back_acl()
         pid = os.fork()
         if pid == 0:
             self.become(unit)
@@ -464,6 +466,7 @@ def stop(folder: str) -> None:
     keeper = lock_holder(folder)
     if keeper:
         handoff_limit_s = 2 * handoff.get("stop_limit_s", 0.0) + handoff.get("linger_s", 0.0)
+        handoff_limit_s += handoff.get("drain_s", 0.0)
         with contextlib.suppress(ProcessLookupError):
             descriptor = os.pidfd_open(keeper)
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)

@@ -63,8 +63,10 @@ class Handoff(msgspec.Struct, frozen=True):
     """What the keeper of a Redis node needs to hand the node's slots over (fleet/handoff.py); placed as handoff.json.
 
     `address` and `port` are the node's own. The stop of a master waits at most `stop_limit_s` until a replica has
-    taken over, and then `linger_s` so that proxies can learn of it. For `election_pause_s` after an election in its
-    shard the engine would not hold another one properly (fleet/handoff.py). Paths are absolute on the Unit's host.
+    taken over, and then `linger_s` so that proxies can learn of it. A replica first refuses PING of `drained_users`,
+    the users of proxies' health checks; after `drain_s` none of them sends it reads. For `election_pause_s` after an
+    election in its shard the engine would not hold another one properly (fleet/handoff.py). Paths are absolute on the
+    Unit's host.
     """
 
     enabled: bool
@@ -80,6 +82,13 @@ class Handoff(msgspec.Struct, frozen=True):
     key_path: str
     user: str
     password_path: str
+    drained_users: tuple[str, ...] = ()
+    drain_s: float = 0.0
+
+    @property
+    def longest_s(self) -> float:
+        """How long the stop of a node may take before its process is told to end: as keeper.py's `stop` has it."""
+        return 2 * self.stop_limit_s + self.linger_s + self.drain_s
 
 
 class Container(msgspec.Struct, frozen=True):

@@ -227,10 +227,11 @@ _VALKEY_SLOT_MIGRATION = (
 writes that arrive meanwhile, as ordinary commands. Redis applies them without a user and needs none of this.
 """
 
-_HANDOFF = ("resetkeys", "resetchannels", "-@all", "+ping", "+info", "+cluster|failover")
+_HANDOFF = ("resetkeys", "resetchannels", "-@all", "+ping", "+info", "+cluster|failover", "+acl|dryrun", "+acl|load")
 """What a keeper asks before it hands a master's slots over, and the one command that does it (fleet/handoff.py).
 
 ACLs cannot tell FORCE from TAKEOVER, so this user could make a replica its shard's master, by vote or without.
+ACL LOAD reads the file that is there and no other; DRYRUN says who may do what, and changes nothing.
 It sees no key and no channel. CLUSTER FAILOVER is open to no other user but the operator.
 """
 

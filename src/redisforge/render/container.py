@@ -108,5 +108,5 @@ def _limits(unit: Unit, container: Container) -> tuple[str, ...]:
 def stop_limit_s(unit: Unit) -> int:
     """How long a stop may take before Docker kills everything: the hand-off's time and the node's own, in seconds."""
     handoff = unit.handoff
-    handing_over_s = 2 * handoff.stop_limit_s + handoff.linger_s if handoff else 0.0
+    handing_over_s = handoff.longest_s if handoff else 0.0
     return round(handing_over_s + unit.stop_grace_s + _STOP_MORE_S)

@@ -10,6 +10,8 @@ from redisforge.model.topology import EndpointKind, EnvoySettings
 from redisforge.render.commented_yaml import Noted, Value
 from redisforge.render.envoy_parts import milliseconds, redis_proxy_type, socket_address, tls_socket
 
+READS_CHECK_S = 1
+"""Between two looks at whether a node may get reads."""
 _ENDPOINTS_TYPE = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 
 
@@ -120,7 +122,7 @@ def _redis_cluster(pool: Pool) -> dict[str, Value]:
             True, "A node that has left the cluster is dropped at once, however well it is."
         )
         specific["health_checks"] = Noted(
-            [_ping(interval_s=1, timeout_s=1, unhealthy_threshold=1, healthy_threshold=2)],
+            [_ping(interval_s=READS_CHECK_S, timeout_s=1, unhealthy_threshold=1, healthy_threshold=2)],
             "A replica that is down or still loading gets no reads. Writes and reads of a master do not ask "
             "for its health: only the owner of a slot can serve it.",
         )

@@ -18,6 +18,7 @@ from redisforge.model.unit import CarriedFolder, Container, DataGuard, Handoff, 
 from redisforge.model.versions import version_of
 from redisforge.render.acl import render_users_acl
 from redisforge.render.envoy import EnvoyContext, envoy_argv, render_envoy
+from redisforge.render.envoy_clusters import READS_CHECK_S
 from redisforge.render.redis_conf import EVERYWHERE, RedisConfContext, render_redis_conf
 from redisforge.render.settings import untold_text
 from redisforge.runbooks.cluster import OPERATOR_CERTIFICATE, host_layout, programs_folder
@@ -32,6 +33,8 @@ _FAILOVER_LIMIT_S = 5.0
 _LINGER_LIMIT_S = 5.0
 """An Envoy that refreshes more rarely learns of the failover from its first redirection."""
 _LINGER_MORE_S = 0.5
+_DRAIN_MORE_S = 0.5
+"""For the check itself, and for reads that are under way when it fails."""
 """On top of Envoy's refresh: time for the answer (cluster_refresh_timeout is 0.5 s)."""
 
 
@@ -256,7 +259,16 @@ def _handoff(topology: Topology, programs: Programs, guard: DataGuard, folder: s
         key_path=guard.key_path,
         user=user,
         password_path=f"{folder}/handoff.password",
+        drained_users=topology.reading_users if _keeps_connections_at_acl_load(programs) else (),
+        drain_s=READS_CHECK_S + _DRAIN_MORE_S,
     )
+
+
+def _keeps_connections_at_acl_load(programs: Programs) -> bool:
+    """Redis 7.0 closes every client's connection when it loads its ACL file (redis/redis pull request 12171). It was
+    tried on Redis 8.0 and 8.6, and on Valkey 8.1 and 9.1."""
+    oldest = (8, 1) if programs.engine.kind == "valkey" else (8, 0)
+    return version_of(programs.engine.version) >= oldest
 
 
 def _election_pause_s(topology: Topology, programs: Programs) -> float:

@@ -13,6 +13,7 @@ from redisforge.model.layout import ClusterLayout
 from redisforge.model.secret import Secret
 from redisforge.model.topology import Credentials, EngineKind, Topology, UserRole
 from redisforge.model.unit import Unit
+from redisforge.render.envoy_clusters import READS_CHECK_S
 from redisforge.runbooks.units import Programs, build_units
 
 
@@ -40,6 +41,26 @@ def test_what_the_keeper_is_told(tmp_path: Path) -> None:
     assert told.password_path == f"{unit.folder}/handoff.password"
     assert (password.text(), password.mode) == ("password of handoff_user", 0o600)
     assert "password of" not in msgspec.json.encode(told).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "users"),
+    [
+        ("redis", "7.0.15", ()),  # it would close the connections of all clients
+        ("redis", "8.0.2", ("readonly_user",)),
+        ("redis", "8.6.3", ("readonly_user",)),
+        ("valkey", "8.0.1", ()),
+        ("valkey", "9.1.2", ("readonly_user",)),
+    ],
+)
+def test_reads_are_refused_where_an_acl_file_is_loaded_without_harm(
+    tmp_path: Path, kind: EngineKind, version: str, users: tuple[str, ...]
+) -> None:
+    told = first_unit(topology_of(tmp_path, "shards: 3\n"), kind, version).handoff
+    assert told is not None
+    assert told.drained_users == users
+    assert told.drain_s > READS_CHECK_S
+    assert told.longest_s == 2 * told.stop_limit_s + told.linger_s + told.drain_s
 
 
 @pytest.mark.parametrize("text", ["handoff: false\n", "handoff_max_lag_bytes: 0\n", "envoy: {refresh_s: 5}\n"])
