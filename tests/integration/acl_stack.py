@@ -194,7 +194,7 @@ def run_trio(kind: EngineKind, series: str) -> Generator[Trio]:
         yield made
     finally:
         for node in nodes:
-            node.process.kill()  # a replica that has just synced lets SIGTERM pass by (seen with 8.6.3)
+            node.process.kill()  # SIGTERM is refused while a replica writes its first AOF
         for node in nodes:
             node.process.wait(20)
         shutil.rmtree(folder)
