@@ -26,7 +26,12 @@ def audit(
     last: Annotated[int, typer.Option("--last", "-n", metavar="N", min=0, help="The last N runs; 0: all.")] = 20,
     verb: Annotated[str, typer.Option("--verb", metavar="VERB", help="Only runs of this verb.")] = "",
     since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Only runs since: 2026-05-01T10:30, or 90m, 12h, 7d ago.")
+        str,
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Only runs that began or went on since: 2026-05-01T10:30, or 90m, 12h, 7d ago.",
+        ),
     ] = "",
     steps: Annotated[bool, typer.Option("--steps", help="Show the phases and steps of each run.")] = False,
     cluster: ClusterOption = None,

@@ -20,7 +20,8 @@ _LINE_LIMIT_BYTES = 1 << 20
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs are wanted: the last so many (0: all), of one verb (empty: any), begun at or after a time."""
+    """Which runs are wanted: the last so many (0: all), of one verb (empty: any), with a line at or after a
+    time: a run that began before it and went on is shown whole."""
 
     last: int = 0
     verb: str = ""
@@ -33,7 +34,9 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
     Raises:
         HostError: the journal is there and cannot be read.
     """
-    runs: dict[str, list[AuditLine]] = {}
+    runs: dict[str, list[AuditLine]] = {}  # by their beginnings; who is not within the period yet may go on into it
+    within: set[str] = set()
+    left_out: set[str] = set()
     verbs: set[str] = set()
     passed_over = 0
     for line in _lines(Path(layout.journal)):
@@ -43,12 +46,23 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
             continue
         verbs.add(entry.verb)
         run = entry.run or f"{entry.verb}-{entry.pid}"
-        if run in runs:
-            runs[run].append(entry)
-        elif _is_wanted(entry, wanted):
-            runs[run] = [entry]
-            if wanted.last and len(runs) > wanted.last:
-                runs.pop(next(iter(runs)))
+        if run in left_out:
+            if entry.event == "end":
+                left_out.discard(run)  # lines without a run are told apart by their pid, which is used again
+            continue
+        if wanted.verb and entry.verb != wanted.verb:
+            continue
+        runs.setdefault(run, []).append(entry)
+        if wanted.since is None or _time_of(entry) >= wanted.since:
+            within.add(run)
+            if wanted.last and len(within) > wanted.last:
+                first = next(run for run in runs if run in within)
+                within.discard(first)
+                if runs.pop(first)[-1].event != "end":
+                    left_out.add(first)
+        elif entry.event == "end" and run not in within:
+            runs.pop(run)
+    runs = {run: entries for run, entries in runs.items() if run in within}
     notices = (f"{passed_over} lines of the journal cannot be read and are passed over",) if passed_over else ()
     if verbs and not runs:
         notices += (_nothing_matches(wanted, verbs),)
@@ -85,12 +99,6 @@ def parse_time(text: str, now: datetime) -> datetime:
             f"not a time: {text!r}",
             next_step="write 2026-05-01, 2026-05-01T10:30, or how long ago: 90m, 12h, 7d",
         ) from error
-
-
-def _is_wanted(entry: AuditLine, wanted: Selection) -> bool:
-    if wanted.verb and entry.verb != wanted.verb:
-        return False
-    return wanted.since is None or _time_of(entry) >= wanted.since
 
 
 def _time_of(entry: AuditLine) -> datetime:

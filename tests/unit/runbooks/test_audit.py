@@ -65,6 +65,43 @@ def test_runs_since_a_time(tmp_path: Path) -> None:
     assert audit(layout, Selection()).lines[0].user == "old"
 
 
+def line(run: str, minute: int, event: str) -> str:
+    return f'{{"at":"2026-05-01T10:{minute:02}:00+00:00","run":"{run}","verb":"scale","event":"{event}"}}\n'
+
+
+def shown(folder: Path, *lines: str, since: int = 0, last: int = 0) -> list[tuple[str, str]]:
+    """(run, event) of what is shown of a journal with `lines` since a minute (0: all)."""
+    layout = ClusterLayout(str(folder))
+    Path(layout.journal).write_text("".join(lines))
+    time = datetime(2026, 5, 1, 10, since, tzinfo=UTC) if since else None
+    return [(entry.run, entry.event) for entry in audit(layout, Selection(last=last, since=time)).lines]
+
+
+LONG_RUN = [("long", "begin"), ("long", "step"), ("long", "end")]
+
+
+def test_a_run_that_began_before_the_period_and_went_on_is_shown_whole(tmp_path: Path) -> None:
+    journal = (
+        line("early", 1, "begin"), line("long", 2, "begin"), line("killed", 3, "begin"), line("early", 4, "end"),
+        line("late", 12, "begin"), line("long", 13, "step"), line("late", 14, "end"), line("long", 15, "end"),
+    )  # fmt: skip
+    late = [("late", "begin"), ("late", "end")]
+    assert shown(tmp_path, *journal, since=10) == [*LONG_RUN, *late]
+    assert shown(tmp_path, *journal, since=15) == LONG_RUN
+    assert shown(tmp_path, *journal, since=10, last=1) == late
+
+
+def test_a_run_that_is_left_out_of_the_last_ones_stays_out_when_it_goes_on(tmp_path: Path) -> None:
+    """And the others are shown whole."""
+    journal = (
+        line("long", 1, "begin"), line("one", 2, "begin"), line("two", 3, "begin"), line("long", 4, "step"),
+        line("one", 5, "end"), line("two", 6, "end"), line("long", 7, "end"),
+    )  # fmt: skip
+    both = [(run, event) for run in ("one", "two") for event in ("begin", "end")]
+    assert shown(tmp_path, *journal, last=2) == both
+    assert shown(tmp_path, *journal, last=3) == [*LONG_RUN, *both]
+
+
 def test_both_files_are_read(tmp_path: Path) -> None:
     layout = written(tmp_path, "up")
     Path(layout.journal).rename(rotated(Path(layout.journal)))
