@@ -17,6 +17,7 @@ import typer
 from redisforge import __version__
 from redisforge.cli.doors import modules_for
 from redisforge.cli.narrow import narrowed
+from redisforge.cli.numbers import number_error
 from redisforge.cli.output import outlive_reader_of_stderr
 from redisforge.errors import INTERRUPTED_EXIT_STATUS, RedisForgeError
 
@@ -124,6 +125,10 @@ def _is_unread(descriptor: int) -> bool:
 
 def _other(error: Exception) -> int:
     """Typer's own exceptions carry their exit status; anything else is a defect of ours."""
+    if wrong := number_error(error):
+        _traceback()
+        typer.echo(f"error: {wrong}", err=True)
+        return wrong.exit_status
     show = getattr(error, "show", None)
     if callable(show):
         show()
