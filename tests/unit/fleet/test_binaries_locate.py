@@ -11,8 +11,10 @@ import pytest
 
 from redisforge.errors import BinaryError
 from redisforge.fleet.binaries import ensure_engine, ensure_envoy, locate_engine
+from redisforge.fleet.binaries.catalogue import TESTED_SERIES
 from redisforge.fleet.binaries.identify import identify_engine, identify_envoy
 from redisforge.model.topology import Engine
+from redisforge.render.directives import TABLES
 
 WITH_TLS = "argument couldn't be parsed into an integer"
 WITHOUT_TLS = "Bad directive or wrong number of arguments"
@@ -83,6 +85,20 @@ def test_a_newer_engine_than_tested_is_taken_and_said(fake: Fake, tmp_path: Path
     version, _, origin, said = find(Engine(), tmp_path, path_of(server.parent))
     assert (version, origin) == ("9.4.0", "path")
     assert said == ["redis 9.4.0 is none of the series that this version is tested with"]
+
+
+@pytest.mark.parametrize(("version", "series"), [("8.1.1", "8.1"), ("9.1.2", "9.1")])
+def test_nothing_is_said_of_valkeys_that_the_suite_raises(
+    fake: Fake, tmp_path: Path, version: str, series: str
+) -> None:
+    """test_upgrade.py raises a cluster of the older one and upgrades it to the other."""
+    server = fake("bin", "valkey-server", valkey(version))
+    found = find(Engine("valkey", series), tmp_path, path_of(server.parent))
+    assert (found[0], found[3]) == (version, [])
+
+
+def test_the_directives_of_every_tested_series_are_known() -> None:
+    assert TABLES == TESTED_SERIES
 
 
 def test_newest_takes_an_older_engine_when_nothing_else_can_be_had(fake: Fake, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ NEWEST_SERIES: dict[EngineKind, str] = {"redis": "8.6", "valkey": "9.1"}
 OLDEST_SERIES = "7.0"
 """The floor for any engine: 7.0 brought CLUSTER SHARDS, ACL selectors and TLS as they are used here."""
 
-TESTED_SERIES: dict[EngineKind, tuple[str, ...]] = {"redis": ("7.0", "8.0", "8.6"), "valkey": ("9.1",)}
+TESTED_SERIES: dict[EngineKind, tuple[str, ...]] = {"redis": ("7.0", "8.0", "8.6"), "valkey": ("8.1", "9.1")}
 
 ENVOY_VERSION = "1.40.0"
 
