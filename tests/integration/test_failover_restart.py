@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Literal
 
 import pytest
-from cluster_tool import SLOT_COUNT, Cluster, is_healthy, raised
+from cluster_tool import COMMAND_LIMIT_S, SLOT_COUNT, Cluster, is_healthy, raised
 from load import Load
 from verbs import killed, loaded
 
@@ -183,6 +186,37 @@ def test_a_budget_that_cannot_be_kept_stops_at_a_safe_point(cluster: Cluster) ->
     with loaded(cluster):
         ended(cluster, "restart", "--abort-over", "1", status=15)
     assert_whole(cluster)  # a replica that was about to restart is read again
+
+
+@contextlib.contextmanager
+def hanging(cluster: Cluster, name: str) -> Generator[None]:
+    """The node's process is there and answers nobody."""
+    pid = cluster.pid(name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("verb", ["restart", "up"])
+def test_who_waits_for_a_node_that_hangs_hears_of_it_once(cluster: Cluster, verb: str) -> None:
+    """And goes on when it answers."""
+    master, replica = cluster.pair()
+    other = cluster.pair_of(next(name for name in cluster.masters() if name != master))
+    with hanging(cluster, replica):
+        process = cluster.start(*((verb, other) if verb == "restart" else (verb,)), "--json")
+        assert process.stderr
+        line = next((line for line in process.stderr if "still waiting" in line), "")
+    report, rest = process.communicate(timeout=COMMAND_LIMIT_S)
+
+    assert re.match(r"  wait until [a-z ]+: still waiting, for at most \d+ s more: ", line), line
+    assert f"{replica} (127.0.0.1:{cluster.declared(replica)['port']}): no answer within 2 s" in line
+    assert process.returncode == 0, rest
+    assert "still waiting" not in rest
+    assert json.loads(report)["phases"]
+    cluster.await_health()
+    assert_whole(cluster)
 
 
 def test_a_dry_run_says_what_would_happen_and_does_nothing(cluster: Cluster) -> None:

@@ -36,6 +36,7 @@ from redisforge.plan.view import hanging, newcomers
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.moving import SlotMover
 from redisforge.runbooks.observe import Observer
+from redisforge.runbooks.patience import Patience
 from redisforge.runbooks.work import Worker
 
 Progress = Callable[[str], None]
@@ -84,7 +85,8 @@ class Runner:
         self.gave_slots = False
 
     async def carry_out(self, phase: Phase, facts: Facts) -> Facts:
-        """Do the steps of `phase`, wait for its gate and return the facts that satisfied it.
+        """Do the steps of `phase`, wait for its gate and return the facts that satisfied it. Who waits for long hears
+        what for.
 
         A node that its keeper releases meanwhile ends the waiting: it knows nobody yet, so that no gate could hold
         before a new plan has introduced it.
@@ -168,6 +170,7 @@ class Runner:
         gate, title, topology = phase.gate, phase.title, self._cluster.topology
         started = {step.unit for step in phase.steps if isinstance(step, StartUnit | RestartUnit)}
         deadline = time.monotonic() + gate.deadline_s
+        patience = Patience(title, time.monotonic())
         pause_s = _POLL_FIRST_S
         asked_at = time.monotonic()
         probe = gate.name == "endpoints_serve"
@@ -178,7 +181,8 @@ class Runner:
                 return facts
             loading = any(node.loading for node in facts.nodes.values())
             await self._fail_if_crashing(facts)
-            if time.monotonic() > deadline + (_LOADING_EXTENSION_S if loading else 0.0):
+            left_s = deadline + (_LOADING_EXTENSION_S if loading else 0.0) - time.monotonic()
+            if left_s < 0:
                 raise GateError(
                     f"{title}: not reached within {gate.deadline_s:g} s",
                     where=topology.name,
@@ -186,6 +190,8 @@ class Runner:
                     next_step=f"{_hanging(facts)}`redisforge status` shows the state, `redisforge logs` what the "
                     f"processes say; `{self._again}` goes on from here",
                 )
+            if line := patience.line(time.monotonic(), left_s, reasons, facts):
+                self._progress(line)
             if time.monotonic() > asked_at + _FAILOVER_ATTEMPT_S:
                 asked_at = time.monotonic()
                 await self._ask_again(phase, facts)
