@@ -8,13 +8,14 @@ import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Generator, Iterator
 from typing import Literal
 
 import pytest
-from cluster_tool import COMMAND_LIMIT_S, SLOT_COUNT, Cluster, is_healthy, raised
+from cluster_tool import ADDRESS, COMMAND_LIMIT_S, SLOT_COUNT, Cluster, is_healthy, is_taken, kill, raised
 from load import Load
-from verbs import killed, loaded
+from verbs import killed, loaded, schema_valid
 
 from redisforge.model.steps import Promote
 from redisforge.runbooks.cluster import open_cluster
@@ -217,6 +218,41 @@ def test_who_waits_for_a_node_that_hangs_hears_of_it_once(cluster: Cluster, verb
     assert json.loads(report)["phases"]
     cluster.await_health()
     assert_whole(cluster)
+
+
+def test_a_dry_run_names_the_node_that_would_be_waited_for(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    reason = f"{replica} (127.0.0.1:{cluster.declared(replica)['port']}): no answer within 2 s"
+    with hanging(cluster, replica):
+        for words in (("restart", master), ("failover", master), ("restart",)):
+            planned = ended(cluster, *words, "--dry-run").splitlines()
+            assert planned == [
+                "1. wait until the cluster is in order  [then: settled, within 60 s]",
+                f"     waits for: {reason}",
+                "What comes next depends on that; if it does not hold in time, the run ends with exit status 10.",
+            ]
+        (phase,) = schema_valid(cluster.run("restart", "--dry-run", "--json").json(), "plan.schema.json")["phases"]
+    assert phase["waits_for"] == [reason]
+    cluster.await_health()
+    assert_whole(cluster)
+
+
+def test_a_dry_run_is_refused_as_the_run_is_where_a_dead_nodes_port_is_taken(cluster: Cluster) -> None:
+    master, replica = cluster.pair()
+    other = cluster.pair_of(next(name for name in cluster.masters() if name != master))
+    port = cluster.declared(replica)["port"]
+    kill(cluster.keeper_pid(replica), cluster.pid(replica))
+    try:
+        until(lambda: not is_taken(port), f"port {port} free")  # a child that writes to disk may still hold it
+        with socket.create_server((ADDRESS, port)):
+            planned, run = cluster.run("restart", other, "--dry-run"), cluster.run("restart", other)
+    finally:
+        cluster.up()
+    assert_whole(cluster)
+
+    assert run.status == 7, str(run)
+    assert f"{replica} needs {ADDRESS}:{port}: in use by" in run.stderr
+    assert (planned.status, planned.stderr) == (run.status, run.stderr)
 
 
 def test_a_dry_run_says_what_would_happen_and_does_nothing(cluster: Cluster) -> None:

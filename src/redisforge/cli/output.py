@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import typer
 
+from redisforge.errors import GateError
 from redisforge.model.steps import Phase, Plan
 
 if TYPE_CHECKING:
@@ -87,12 +88,18 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     for number, phase in enumerate(plan.phases, 1):
         first, *rest = phase_lines(phase)
         typer.echo("\n".join([f"{number}. {first}", *rest]))
+    if plan.is_open:
+        typer.echo(
+            f"What comes next depends on that; if it does not hold in time, the run ends with exit status "
+            f"{GateError.exit_status}."
+        )
 
 
 def phase_lines(phase: Phase) -> list[str]:
-    """A phase with the gate that it leads to, then a line for each step with the reason."""
+    """A phase with the gate that it leads to, then a line for each step with the reason, or for what is waited for."""
     head = f"{phase.title}  [then: {phase.gate.name}, within {phase.gate.deadline_s:g} s]"
-    return [head, *(f"     {step}  ({step.why})" for step in phase.steps)]
+    waits = (f"     waits for: {reason}" for reason in phase.waits_for)
+    return [head, *(f"     {step}  ({step.why})" for step in phase.steps), *waits]
 
 
 def human_bytes(size_bytes: int | None) -> str:

@@ -246,18 +246,28 @@ class Gate(msgspec.Struct, frozen=True):
     node: str = ""
 
 
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps that do not depend on one another and run together, then the gate they must lead to."""
+class Phase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Steps that do not depend on one another and run together, then the gate they must lead to.
+
+    `waits_for`, in what a dry run shows: why the gate does not hold now, where nobody can say whether it will. Such a
+    phase is the last one shown: what comes next depends on it.
+    """
 
     title: str
     steps: tuple[Step, ...]
     gate: Gate
+    waits_for: tuple[str, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):
     """Phases in order. Only the first is carried out; then the system is observed and planned again."""
 
     phases: tuple[Phase, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """True when what comes after the last phase depends on whether its gate will hold."""
+        return bool(self.phases) and bool(self.phases[-1].waits_for)
 
     @property
     def is_empty(self) -> bool:

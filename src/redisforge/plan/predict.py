@@ -48,6 +48,8 @@ from redisforge.plan.view import actual_shards, newest_owners, slot_owners
 
 _replace = msgspec.structs.replace
 _PHASE_LIMIT = 400
+_ROUNDING_S = 0.001
+"""Seconds since the epoch, added and subtracted, are no more exact than this; and a pause has to be over."""
 _RECEIVED_BYTES = 100
 """The offset of a replica that has received something, whatever it is."""
 _BLANK_FLAGS = ("myself", "master")
@@ -78,7 +80,8 @@ def predict(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) 
 
 
 def foresee(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) -> tuple[Plan, Facts]:
-    """The same, and the facts that are then. Raises as `predict`."""
+    """The same, and the facts that are then. A phase that waits for what no step of the plan brings about says what
+    that is, and is the last one. Raises as `predict`."""
     phases: list[Phase] = []
     # What nodes tell proxies follows from gossip in time, which this model does not have.
     facts = _replace(facts, nodes={name: _replace(node, listed=None) for name, node in facts.nodes.items()})
@@ -89,8 +92,10 @@ def foresee(topology: Topology, facts: Facts, wishes: Wishes, planner: Planner) 
         facts = settle(topology, apply(topology, facts, phase.steps, wishes))
         if not phase.steps:
             facts = _replace(facts, observed_at_s=facts.observed_at_s + _wait_s(topology, facts, phase.gate))
-            if planner(facts) == phase:
-                break  # what comes next depends on what silent nodes will say
+            # Where the gate does not hold now, what comes next depends on what silent nodes will say.
+            if (reasons := gates.reasons_against(phase.gate, topology, facts)) or planner(facts) == phase:
+                phases[-1] = _replace(phase, waits_for=reasons)
+                break
     return Plan(tuple(phases)), facts
 
 
@@ -98,7 +103,7 @@ def _wait_s(topology: Topology, facts: Facts, gate: Gate) -> float:
     """How long a phase without steps lasts: exactly, where its gate is about time, else at most."""
     heir = facts.nodes.get(gate.node)
     master = facts.node_by_id(heir.master_id) if heir else None
-    return pause_left_s(topology, facts, master, heir) if heir and master else gate.deadline_s
+    return pause_left_s(topology, facts, master, heir) + _ROUNDING_S if heir and master else gate.deadline_s
 
 
 def apply(topology: Topology, facts: Facts, steps: tuple[Step, ...], wishes: Wishes) -> Facts:

@@ -131,17 +131,26 @@ def change(cluster: Cluster, verb: Verb, allowance: Allowance, progress: Progres
 
 
 def plan_change(cluster: Cluster, verb: Verb) -> Plan:
-    """`--dry-run`: the plan that `change` would carry out now. Nothing is changed. Raises as `change`."""
+    """`--dry-run`: the plan that `change` would carry out now. Nothing is changed or fetched.
+
+    Raises as `change`, but for what an engine or Envoy that is not here yet would say.
+    """
 
     async def plan() -> Plan:
-        facts = await _look(cluster, verb)
+        facts = seen = await _look(cluster, verb)
         before = Plan()
         if gathering := verb.gather(cluster.topology, facts):
+            await _check_before_starting(cluster, seen)
             before, facts = foresee(cluster.topology, facts, wishes_for(cluster.topology), gathering)
-        topology = verb.target(cluster.topology, facts)
+            if before.is_open:
+                return before
+        topology, grown = verb.target(cluster.topology, facts), cluster
         if topology != cluster.topology:
-            seen = await _look(with_topology(cluster, topology), verb)
+            grown = with_topology(cluster, topology)
+            seen = await _look(grown, verb)
             facts = _with_foreseen(seen, facts) if before.phases else seen
+        if verb.needs_units:
+            await _check_before_starting(grown, seen)
         wishes = wishes_for(topology)
         plan = predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
         return Plan((*before.phases, *plan.phases))
@@ -151,6 +160,20 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
         return Wishes(dict.fromkeys(names, "")) if verb.needs_units else _wishes(verb.units)
 
     return asyncio.run(plan())
+
+
+async def _check_before_starting(cluster: Cluster, facts: Facts) -> None:
+    """What `change` looks at before anything starts, as far as it can be seen without the programs and without writing
+    anything. Raises RedisForgeError: what a host lacks."""
+    if not cluster.topology.access:
+        _check_this_machine(cluster, facts)
+        await check_other_hosts(cluster.topology, cluster.sites, facts)
+
+
+def _check_this_machine(cluster: Cluster, facts: Facts) -> None:
+    check_space(cluster.layout, cluster.topology)
+    check_certificate_names(cluster.topology)
+    check_ports(cluster.topology, cluster.layout, facts)
 
 
 def _with_foreseen(seen: Facts, foreseen: Facts) -> Facts:
@@ -270,9 +293,7 @@ def ready_units(cluster: Cluster, facts: Facts, progress: Progress) -> tuple[Map
         return {}, None
     from redisforge.security.certificates import ensure_certificates
 
-    check_space(cluster.layout, cluster.topology)
-    check_certificate_names(cluster.topology)
-    check_ports(cluster.topology, cluster.layout, facts)
+    _check_this_machine(cluster, facts)
     names = certificate_names(cluster.topology)
     ensure_certificates(cluster.layout, names, cluster.topology.tls, datetime.now(UTC))
     programs = _find_programs(cluster, os.environ, progress)
