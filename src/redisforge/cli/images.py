@@ -136,7 +136,7 @@ def list_text(listed: ImageList) -> str:
             rows.append([where, "-", "-", "-", "-", "-", machine.problem or "no image of RedisForge's"])
         for image in machine.images:
             age, size = _age(image.created_at), human_bytes(image.size_bytes)
-            names = sorted(image.names)
+            names = sorted(image.names or image.digests)  # a digest is long, and says less than a tag
             rows += [[where, name, _short(image.id), size, age, image.architecture, ""] for name in names]
     return table_text(("HOST", "IMAGE", "ID", "SIZE", "CREATED", "ARCH", "PROBLEM"), rows)
 

@@ -19,7 +19,7 @@ from redisforge.fleet.docker_reading import read_units
 from redisforge.fleet.runtime import PERMIT, UNITS_FOLDER, UnitFolders
 from redisforge.fleet.transport import CommandResult, Transport
 from redisforge.model.facts import Stray, UnitFacts
-from redisforge.model.images import DOCKER_FLOOR, own_version
+from redisforge.model.images import DOCKER_FLOOR, is_pinned, own_version
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.unit import Container, Unit, UnitFile
 from redisforge.model.versions import version_of
@@ -36,6 +36,10 @@ _IMAGES_OF_OTHERS = (
     "let the host pull it (docker.pull: true in redisforge.yaml), or `docker pull` it here, and "
     "`redisforge images push` brings it there"
 )
+_IMAGES_BY_DIGEST = (
+    "let the host pull it (docker.pull: true in redisforge.yaml), or `docker pull` it there: only what is pulled has a "
+    "name with a digest"
+)
 
 
 NOT_PULLED = "nothing is pulled"
@@ -43,11 +47,12 @@ NOT_PULLED = "nothing is pulled"
 
 def missing_images(names: Sequence[str], host: str, pulled: str) -> HostError:
     """Images that a host does not have; `pulled` says what became of pulling them."""
+    cure = _OWN_IMAGES if all(map(own_version, names)) else _IMAGES_OF_OTHERS
     return HostError(
         f"an image is missing: {', '.join(names)}",
         where=host,
         why=f"docker has no image of that name there, and {pulled}",
-        next_step=_OWN_IMAGES if all(map(own_version, names)) else _IMAGES_OF_OTHERS,
+        next_step=_IMAGES_BY_DIGEST if any(map(is_pinned, names)) else cure,
     )
 
 

@@ -38,6 +38,9 @@ ENGINE_PATH = f"{PROGRAMS_PATH}/engine"
 """Where an engine lies that `redisforge binaries` had."""
 ENVOY_PATH = "/usr/local/bin/envoy"
 
+_DOCKER_HUB = ("docker.io", "index.docker.io")
+"""Where images are that are named without a registry."""
+
 ENGINE_USER = 999
 """The user and group that an engine's container runs as unless it is told another; the official images' too."""
 ENVOY_USER = 101
@@ -59,8 +62,29 @@ def envoy_image(version: str) -> str:
 
 
 def own_version(image: str) -> str:
-    """The version that one of our images is named after; empty for an image of somebody else."""
-    return image.rpartition(":")[2] if image.startswith(f"{NAMESPACE}/") else ""
+    """The version that one of our images is named after; empty for an image of somebody else, or of a registry's."""
+    return image.partition(":")[2] if image.startswith(f"{NAMESPACE}/") and not is_pinned(image) else ""
+
+
+def is_pinned(image: str) -> bool:
+    """Whether an image is named by its digest (`name@sha256:…`). Only what came from a registry has such a name."""
+    return "@" in image
+
+
+def listed_name(image: str) -> str:
+    """The name by which Docker lists what it takes `image` for: `redis:latest` for `docker.io/library/redis`.
+
+    Beside a digest, a tag means nothing to it (moby, reference/store.go; distribution, reference/normalize.go).
+    """
+    path, _, digest = image.partition("@")
+    registry, _, rest = path.partition("/")
+    if rest and registry in _DOCKER_HUB:
+        path = rest
+    if path.count("/") == 1:
+        path = path.removeprefix("library/")
+    folder, slash, last = path.rpartition("/")
+    repository, _, tag = last.partition(":")
+    return f"{folder}{slash}{repository}" + (f"@{digest}" if digest else f":{tag or 'latest'}")
 
 
 def server_path(kind: EngineKind) -> str:
@@ -79,6 +103,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """`sha256:…` of its configuration: the same on every host."""
     names: tuple[str, ...]
+    """With their tags (RepoTags)."""
     size_bytes: int
     created_at: str
     """ISO 8601, UTC."""
@@ -87,6 +112,12 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[str, ...] = ()
     """Hashes of its layers' contents, the base first."""
     labels: dict[str, str] = {}
+    digests: tuple[str, ...] = ()
+    """Its names `name@sha256:…` (RepoDigests): what registries that it was pulled from call it."""
+
+    def is_called(self, name: str) -> bool:
+        """Whether Docker takes `name` for this image."""
+        return listed_name(name) in (*self.names, *self.digests)
 
     @property
     def program(self) -> str:

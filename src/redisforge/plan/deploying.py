@@ -5,11 +5,32 @@
 
 from __future__ import annotations
 
-from redisforge.model.deploy_report import DeployOutcome
+from collections.abc import Collection
+
+from redisforge.model.deploy_report import DeployOutcome, ImagePlan
 from redisforge.model.facts import Facts, UnitFacts, UnitState
+from redisforge.model.images import ImageFacts, own_version
 from redisforge.model.steps import Gate, Phase, RestartUnit, StartUnit
 from redisforge.model.topology import Topology
 from redisforge.plan.adopting import members_of
+
+HERE = "this machine"
+"""Where images are looked for and built."""
+
+
+def image_plan(
+    images: Collection[ImageFacts], name: str, base: str, program_bytes: int | None, *, is_known: bool = True
+) -> ImagePlan:
+    """What becomes of the image `name`, by the images that are here: one of RedisForge's own is built on `base`, any
+    other is pulled. Not `is_known`: it will be one of RedisForge's own, and which version is known later.
+    `program_bytes` is the size of the program that goes into it, None while that is not here."""
+    if is_known and any(image.is_called(name) for image in images):
+        return ImagePlan(name=name, host=HERE, action="nothing")
+    if is_known and not own_version(name):
+        return ImagePlan(name=name, host=HERE, action="pull")
+    found = next((image for image in images if image.is_called(base)), None)
+    about = found.size_bytes + program_bytes if found is not None and program_bytes is not None else None
+    return ImagePlan(name=name, host=HERE, action="build", base=base, is_base_here=found is not None, about_bytes=about)
 
 
 def outcome_of(seen: UnitFacts | None, config_hash: str | None) -> DeployOutcome:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from redisforge.model.image_report import DockerFacts
-from redisforge.model.images import ImageFacts
+from redisforge.model.images import ImageFacts, is_pinned
 
 Chain = tuple[str, ...]
 """Hashes of layers, the base first."""
@@ -40,9 +40,11 @@ def next_push(docker: DockerFacts, wanted: Sequence[tuple[str, ImageFacts]]) -> 
 
 
 def _step(docker: DockerFacts, name: str, image: ImageFacts) -> PushStep:
+    if is_pinned(name):
+        return _pinned_step(docker, name, image)
     for found in docker.images:
         if is_same(found, image):
-            action = "nothing" if name in found.names else "name"
+            action = "nothing" if found.is_called(name) else "name"
             return PushStep(image=image, name=name, action=action, there_id=found.id)
     platform = f"linux/{image.architecture}"
     if platform != docker.platform:
@@ -52,6 +54,18 @@ def _step(docker: DockerFacts, name: str, image: ImageFacts) -> PushStep:
             next_step=f"build it on a machine that runs {docker.platform}, or let the host pull one from a registry",
         )  # fmt: skip
     return PushStep(image=image, name=name, action="send")
+
+
+def _pinned_step(docker: DockerFacts, name: str, image: ImageFacts) -> PushStep:
+    """Docker gives a name with a digest to what it pulls, and to nothing else: not to what is loaded or tagged."""
+    if found := next((found for found in docker.images if found.is_called(name)), None):
+        return PushStep(image=image, name=name, action="nothing", there_id=found.id)
+    return PushStep(
+        image=image, name=name, action="refuse",
+        why="it is named by its digest, and Docker gives such a name only to what it pulls from a registry",
+        next_step="let the host pull it (docker.pull: true in redisforge.yaml), or give it a name with a tag here "
+        "(docker tag) and declare and push it by that",
+    )  # fmt: skip
 
 
 def is_same(one: ImageFacts, other: ImageFacts) -> bool:

@@ -159,7 +159,7 @@ def _need_image(
     from redisforge.runbooks.images_build import BuildOrder, build_images
 
     here = asyncio.run(look_at_docker(LocalTransport()))
-    if any(image in known.names for known in here.images):
+    if any(known.is_called(image) for known in here.images):
         return
     program = "envoy" if unit.kind == "envoy" else topology.engine.kind
     order = BuildOrder(program=program, version=own_version(image), base=wanted.base)

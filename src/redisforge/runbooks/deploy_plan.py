@@ -18,7 +18,7 @@ from redisforge.config.deployment import Deployment
 from redisforge.config.load import LoadedConfig
 from redisforge.fleet.binaries import EngineBinary, EnvoyBinary, cache_folder, find_engine, find_envoy
 from redisforge.fleet.docker import NOT_PULLED, missing_images
-from redisforge.fleet.docker_look import look_at_docker
+from redisforge.fleet.docker_digests import look_at_images
 from redisforge.fleet.image_context import program_bytes
 from redisforge.fleet.transport import LocalTransport
 from redisforge.model.deploy_report import DeployPlan, ImagePlan, ProgramPlan
@@ -28,7 +28,7 @@ from redisforge.model.images import NAMESPACE, ImageProgram
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Topology, UserRole
 from redisforge.model.unit import Unit
-from redisforge.plan.deploying import outcome_of, phases_of, unknown_members
+from redisforge.plan.deploying import HERE, image_plan, outcome_of, phases_of, unknown_members
 from redisforge.redis.connection import Login
 from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster
@@ -42,8 +42,6 @@ from redisforge.runbooks.preflight import (
 )
 from redisforge.runbooks.preflight_ports import check_ports
 from redisforge.runbooks.units import Programs, build_units
-
-_HERE = "this machine"
 
 
 class _Here(msgspec.Struct, frozen=True):
@@ -134,7 +132,7 @@ async def _look(
     """The image, if there is to be a container, and what is known of the Units here and of all nodes."""
     image = None
     if wanted.runtime == "docker":
-        docker = await look_at_docker(LocalTransport())
+        docker = await look_at_images(LocalTransport())
         image = _image(wanted, here, program, docker)
         if image.action == "nothing" and here.unit is not None:
             await here.cluster.runtime.check([here.unit])  # it asks of the image too, which it would pull
@@ -150,25 +148,18 @@ async def _look(
 def _image(wanted: Wanted, here: _Here, program: EngineBinary | EnvoyBinary | None, docker: DockerFacts) -> ImagePlan:
     """Raises HostError for an image of somebody else's that is not here and may not be pulled."""
     topology = here.cluster.topology
-    sizes = {name: image.size_bytes for image in docker.images for name in image.names}
-    is_base_here = wanted.base in sizes
     container = here.unit.container if here.unit else None
     if container is None or program is None:
         kind = "envoy" if wanted.role == "envoy" else topology.engine.kind
         chosen = topology.docker.envoy_image if wanted.role == "envoy" else topology.docker.redis_image
-        name, may_pull = chosen or f"{NAMESPACE}/{kind}", topology.docker.may_pull
+        name, is_known, may_pull = chosen or f"{NAMESPACE}/{kind}", bool(chosen), topology.docker.may_pull
     else:
-        name, may_pull = container.image, container.may_pull
-    if name in sizes:
-        return ImagePlan(name=name, host=_HERE, action="nothing")
-    if name.startswith(f"{NAMESPACE}/"):
-        about = sizes[wanted.base] + program_bytes(program) if is_base_here and program is not None else None
-        return ImagePlan(
-            name=name, host=_HERE, action="build", base=wanted.base, is_base_here=is_base_here, about_bytes=about
-        )
-    if not may_pull:
-        raise missing_images((name,), _HERE, NOT_PULLED)
-    return ImagePlan(name=name, host=_HERE, action="pull")
+        name, is_known, may_pull = container.image, True, container.may_pull
+    size_bytes = program_bytes(program) if program is not None else None
+    plan = image_plan(docker.images, name, wanted.base, size_bytes, is_known=is_known)
+    if plan.action == "pull" and not may_pull:
+        raise missing_images((name,), HERE, NOT_PULLED)
+    return plan
 
 
 def _program(kind: ImageProgram, asked: str, found: EngineBinary | EnvoyBinary | None) -> ProgramPlan:

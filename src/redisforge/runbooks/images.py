@@ -16,7 +16,8 @@ from pathlib import Path
 from redisforge.errors import HostError, NotFoundError
 from redisforge.fleet.binaries.ensure import engine_rule, envoy_rule
 from redisforge.fleet.binaries.versions import parse_version
-from redisforge.fleet.docker_look import MAKE_ROOM, docker_problem, is_full, look_at_docker
+from redisforge.fleet.docker_digests import look_at_images
+from redisforge.fleet.docker_look import MAKE_ROOM, docker_problem, is_full
 from redisforge.fleet.image_archive import ImageArchive
 from redisforge.fleet.squeezed import SqueezedStream
 from redisforge.fleet.ssh_pool import over_hosts
@@ -43,7 +44,7 @@ def list_images(fleet: Fleet) -> ImageList:
 
     async def look_at_all() -> tuple[HostImages, ...]:
         hosts = docker_hosts(fleet)
-        looks = await over_hosts(look_at_docker, [LocalTransport(), *map(fleet.transport_of, hosts)])
+        looks = await over_hosts(look_at_images, [LocalTransport(), *map(fleet.transport_of, hosts)])
         names = ["", *hosts]
         return tuple(_listed(name, look) for name, look in zip(names, looks, strict=True))
 
@@ -58,7 +59,7 @@ def docker_hosts(fleet: Fleet) -> list[str]:
 def _listed(host: str, look: DockerFacts | HostError) -> HostImages:
     if isinstance(look, HostError):
         return HostImages(host=host, problem=_one_line(look))
-    images = tuple(image for image in look.images if any(_is_ours(name) for name in image.names))
+    images = tuple(image for image in look.images if any(_is_ours(name) for name in (*image.names, *image.digests)))
     return HostImages(host=host, images=images, platform=look.platform)
 
 
@@ -118,7 +119,7 @@ class _Push:
     async def run(self, names: Sequence[str]) -> PushReport:
         began = time.monotonic()
         transports = [LocalTransport(), *map(self._fleet.transport_of, self._hosts)]
-        here, *looks = await over_hosts(look_at_docker, transports)
+        here, *looks = await over_hosts(look_at_images, transports)
         if isinstance(here, HostError):
             raise here
         wanted = wanted_images(here, names, self._fleet.topology)
@@ -248,9 +249,8 @@ async def _run(transport: Transport, *argv: str) -> None:
 
 
 def _named(here: DockerFacts, name: str) -> ImageFacts:
-    full = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     for image in here.images:
-        if full in image.names:
+        if image.is_called(name):
             return image
     raise NotFoundError(
         f"there is no image called {name} here",

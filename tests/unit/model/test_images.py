@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from redisforge.model import images
 
 ROOT = Path(__file__).parents[3]
@@ -16,6 +18,45 @@ def test_names_say_program_and_version() -> None:
     assert images.engine_image("redis", "8.6.3") == "redisforge/redis:8.6.3"
     assert images.engine_image("valkey", "9.1.2") == "redisforge/valkey:9.1.2"
     assert images.envoy_image("1.40.0") == "redisforge/envoy:1.40.0"
+
+
+PINNED = f"redis@sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [
+        ("redis:8.6", "redis:8.6"),
+        ("redis", "redis:latest"),
+        ("docker.io/library/redis:8.6", "redis:8.6"),
+        ("index.docker.io/valkey/valkey", "valkey/valkey:latest"),
+        ("library/redis", "redis:latest"),
+        ("registry:5000/library/redis", "registry:5000/library/redis:latest"),
+        ("registry:5000/redis:8.6", "registry:5000/redis:8.6"),
+        (PINNED, PINNED),
+        (PINNED.replace("@", ":8.6@"), PINNED),
+        (f"docker.io/library/{PINNED}", PINNED),
+        (f"registry:5000/{PINNED}", f"registry:5000/{PINNED}"),
+    ],
+)
+def test_an_image_is_listed_by_one_name(asked: str, listed: str) -> None:
+    assert images.listed_name(asked) == listed
+
+
+def test_an_image_is_found_by_its_digest_too() -> None:
+    facts = images.ImageFacts(
+        id="sha256:1", names=("redis:8.6",), size_bytes=1, created_at="", architecture="amd64", digests=(PINNED,)
+    )
+    for name in ("redis:8.6", PINNED, f"docker.io/library/{PINNED}", "docker.io/library/redis:8.6"):
+        assert facts.is_called(name), name
+    for name in ("redis", PINNED.replace("a", "b"), f"other/{PINNED}"):
+        assert not facts.is_called(name), name
+
+
+def test_only_a_tag_of_ours_says_a_version() -> None:
+    assert images.own_version("redisforge/redis:8.6.3") == "8.6.3"
+    for name in ("redis:8.6", "redisforge/redis", f"redisforge/{PINNED}", f"redisforge/{PINNED.replace('@', ':8@')}"):
+        assert images.own_version(name) == "", name
 
 
 def test_the_dockerfiles_say_the_same_as_the_code() -> None:

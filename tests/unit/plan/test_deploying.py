@@ -7,9 +7,10 @@ from msgspec.structs import replace
 from topologies import HASH, formed, make_topology, nothing_runs
 
 from redisforge.model.facts import Facts, UnitFacts, UnitState
+from redisforge.model.images import ImageFacts
 from redisforge.model.steps import RestartUnit, StartUnit
 from redisforge.model.topology import Topology
-from redisforge.plan.deploying import may_be_blank, outcome_of, phases_of, unknown_members
+from redisforge.plan.deploying import image_plan, may_be_blank, outcome_of, phases_of, unknown_members
 from redisforge.plan.gates import reasons_against
 
 OWN = "redis-1"
@@ -108,3 +109,40 @@ def test_members_that_are_not_recorded_yet_are_named() -> None:
     assert sorted(unknown_members(known, facts)) == sorted(missing)
     assert unknown_members(TOPOLOGY, facts) == ()
     assert unknown_members(known, nothing_runs(known)) == ()
+
+
+PINNED = f"redis@sha256:{'a' * 64}"
+PINNED_BASE = f"debian@sha256:{'b' * 64}"
+OURS = "redisforge/redis:8.6.3"
+
+
+def made(*names: str, digests: tuple[str, ...] = ()) -> ImageFacts:
+    return ImageFacts(
+        id=f"sha256:{names}", names=names, size_bytes=100, created_at="", architecture="amd64", digests=digests
+    )
+
+
+IMAGES = (made(OURS), made("redis:8.6"), made(digests=(PINNED,)), made("debian:trixie", digests=(PINNED_BASE,)))
+
+
+@pytest.mark.parametrize(
+    "name", [OURS, "redis:8.6", "docker.io/library/redis:8.6", PINNED, PINNED.replace("@", ":8.6@")]
+)
+def test_an_image_that_docker_finds_by_its_name_is_here(name: str) -> None:
+    assert image_plan(IMAGES, name, "debian", 7).action == "nothing"
+
+
+def test_what_is_not_here_is_pulled_unless_it_is_ours() -> None:
+    for name in ("redis", PINNED.replace("a", "c"), f"redisforge/{PINNED}"):
+        assert image_plan(IMAGES, name, "debian", 7).action == "pull", name
+    for base in ("debian:trixie", PINNED_BASE):
+        plan = image_plan(IMAGES, "redisforge/redis:8.6.4", base, 7)
+        assert (plan.action, plan.base, plan.is_base_here, plan.about_bytes) == ("build", base, True, 107)
+    plan = image_plan(IMAGES, "redisforge/redis:8.6.4", "debian", 7)
+    assert (plan.action, plan.is_base_here, plan.about_bytes) == ("build", False, None)
+
+
+def test_one_of_ours_whose_version_is_not_known_yet_counts_as_built() -> None:
+    assert (
+        image_plan((made("redisforge/redis:latest"),), "redisforge/redis", "b", None, is_known=False).action == "build"
+    )

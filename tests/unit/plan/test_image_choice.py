@@ -76,3 +76,15 @@ def test_a_layer_is_there_with_everything_below_it() -> None:
 def test_room_is_needed_twice() -> None:
     assert room_problem(EMPTY, 500) == ""
     assert "/var/lib/docker has 0 MiB free" in room_problem(EMPTY, 501)
+
+
+PINNED = f"redis@sha256:{'a' * 64}"
+PULLED = replace(IMAGE, names=(), digests=(PINNED,))
+
+
+def test_what_is_named_by_its_digest_is_there_only_if_the_host_pulled_it() -> None:
+    (step,) = next_push(replace(EMPTY, images=(PULLED,)), [(f"docker.io/library/{PINNED}", PULLED)])
+    assert (step.action, step.there_id) == ("nothing", PULLED.id)
+    for images in ((), (IMAGE,)):  # Docker neither tags nor loads an image by a digest
+        (step,) = next_push(replace(EMPTY, images=images), [(PINNED, PULLED)])
+        assert (step.action, "by its digest" in step.why, "docker.pull" in step.next_step) == ("refuse", True, True)

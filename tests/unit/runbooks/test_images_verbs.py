@@ -64,6 +64,15 @@ def test_named_images_are_found_with_the_tag_that_docker_adds(tmp_path: Path) ->
         names(here, topology(tmp_path), "redis")
 
 
+def test_an_image_is_found_by_the_digest_that_pins_it(tmp_path: Path) -> None:
+    pinned = f"redis@sha256:{'a' * 64}"
+    other = replace(made("redis", "8.6.3"), names=(), digests=(pinned,), labels={})
+    here = replace(HERE, images=(made("envoy", "1.40.0"), other))
+    declared = topology(tmp_path, docker={"redis_image": pinned})
+    assert names(here, declared) == [pinned, "redisforge/envoy:1.40.0"]
+    assert names(here, declared, f"docker.io/library/{pinned}") == [f"docker.io/library/{pinned}"]
+
+
 def test_only_hosts_that_run_containers_are_asked(tmp_path: Path) -> None:
     hosts = [
         {"name": "h1", "address": "10.0.0.1", "runtime": "docker"},
