@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from redisforge.errors import HostError
 from redisforge.fleet.fake import FakeTransport
 from redisforge.fleet.host_look import Place, look_at
-from redisforge.fleet.ports import unprivileged_from
+from redisforge.fleet.ports import is_privileged, unprivileged_from
 from redisforge.fleet.transport import CommandResult, LocalTransport, Transport
 from redisforge.model.host_facts import HostFacts
 from ssh_server import SshServer
@@ -110,6 +110,7 @@ async def test_a_probe_says_what_the_machine_is_like(
     assert facts.cores == os.cpu_count()
     assert facts.memory_bytes == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert facts.is_root == (os.getuid() == 0)
+    assert facts.is_privileged == is_privileged()
     assert facts.folder.existing == str(tmp_path)
     assert facts.folder.is_writable
     assert abs(facts.folder.free_bytes - shutil.disk_usage(tmp_path).free) < 2**30

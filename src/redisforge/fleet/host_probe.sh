@@ -25,6 +25,7 @@ say distribution "$( (. /etc/os-release && printf '%s' "$PRETTY_NAME") 2>/dev/nu
 say machine "$(uname -n) $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
 say user "$(id -un 2>/dev/null || id -u)"
 say uid "$(id -u)"
+say capabilities "$(awk '$1 == "CapEff:" { print $2 }' /proc/self/status 2>/dev/null)" # of awk: of what this user starts
 say init "$(cat /proc/1/comm 2>/dev/null)"
 if has sudo && within 5 sudo -n true >/dev/null 2>&1
 then say sudo yes

@@ -17,6 +17,7 @@ from redisforge.model.host_facts import (
     ListeningSocket,
     Reach,
 )
+from redisforge.plan.low_ports import may_bind_all
 
 UNLIMITED = 1 << 62
 """Stands for `unlimited`."""
@@ -60,6 +61,7 @@ def read_probe(host: str, folder: str, stdout: str, travel: Travel) -> HostFacts
         machine=said.get("machine", ""),
         user=said.get("user", ""),
         is_root=said.get("uid") == "0",
+        is_privileged=may_bind_all(said.get("capabilities", "")),
         can_sudo=said.get("sudo") == "yes",
         init=said.get("init", ""),
         python=said.get("python", ""),

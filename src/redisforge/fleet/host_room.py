@@ -12,14 +12,15 @@ import msgspec
 from redisforge.errors import HostError
 from redisforge.fleet import ports
 from redisforge.fleet.transport import Transport
+from redisforge.plan.low_ports import may_bind_all
 
 _LIMIT_S = 30.0
 _NO_PYTHON = 127
 _LOOK = r"""
-# PROGRAM REQUEST : what fleet/ports.py says; without python3, from which port on everybody may listen, and the user.
+# PROGRAM REQUEST : what fleet/ports.py says; without python3, from which port on everybody may listen, and CapEff.
 if command -v python3 >/dev/null; then exec python3 -I -c "$1" "$2"; fi
 cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null || echo 1024
-id -u
+awk '$1 == "CapEff:" { print $2 }' /proc/self/status
 exit 127
 """
 
@@ -53,8 +54,8 @@ async def look_for_room(
             return None
         raise
     if result.exit_status == _NO_PYTHON:
-        limit, user = (int(word) for word in result.stdout.split())
-        return Room(limit, user == 0, free_bytes=0, problems=("",) * len(sockets), missing=())
+        limit, effective = (*result.stdout.split(), "")[:2]
+        return Room(int(limit), may_bind_all(effective), free_bytes=0, problems=("",) * len(sockets), missing=())
     if result.exit_status:
         return None
     return msgspec.json.decode(result.stdout, type=Room)

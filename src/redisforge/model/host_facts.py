@@ -62,6 +62,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The same for two hosts that are one machine: its name and the id of its boot."""
     user: str = ""
     is_root: bool = False
+    is_privileged: bool = False
+    """Whether what this user starts may listen on every port, as root's processes usually may."""
     can_sudo: bool = False
     """Without a password."""
     init: str = ""

@@ -123,7 +123,7 @@ def _low_ports(facts: HostFacts, needs: HostNeeds) -> Check:
     refused = [
         (port, why)
         for port in needs.ports
-        if (why := kept_for_root(port.listener, port.port, limit, is_privileged=facts.is_root))
+        if (why := kept_for_root(port.listener, port.port, limit, is_privileged=facts.is_privileged))
     ]
     if not refused:
         return _check(facts, "low ports", f"everybody's from {limit} on")

@@ -20,6 +20,7 @@ distribution=Debian GNU/Linux 12 (bookworm)
 machine=web-1 0b1240ed
 user=deploy
 uid=1000
+capabilities=0000000000000400
 init=systemd
 sudo=yes
 python=3.11.2
@@ -57,6 +58,7 @@ def test_a_probe_in_full() -> None:
     facts = read_probe("web", "/var/lib/redisforge", PROBE, TRAVEL)
     assert (facts.host, facts.system, facts.architecture, facts.init) == ("web", "Linux", "aarch64", "systemd")
     assert (facts.user, facts.is_root, facts.can_sudo, facts.python) == ("deploy", False, True, "3.11.2")
+    assert facts.is_privileged, "it is not root, but has the one capability"
     assert facts.missing_tools == ("tar", "stat")
     assert facts.docker == DockerFacts("20.10.24", "20.10.24+dfsg1", "overlay2")
     assert (facts.folder.path, facts.folder.existing) == ("/var/lib/redisforge", "/var/lib")

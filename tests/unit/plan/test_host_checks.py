@@ -88,13 +88,14 @@ def test_a_port_that_is_roots_fails_before_a_unit_does() -> None:
     facts = replace(good_facts(), **sysctl("net.ipv4.ip_unprivileged_port_start", 100))
     check = judged(facts, low)["low ports"]
     assert (check.verdict, check.what) == (FAIL, f"{BUS.unit} needs 80: ports below 100 are root's there "
-        "(net.ipv4.ip_unprivileged_port_start), and its user is not root")  # fmt: skip
+        "(net.ipv4.ip_unprivileged_port_start), and its process will not have CAP_NET_BIND_SERVICE")  # fmt: skip
     assert "declare ports from 100 on" in check.cure
     assert judged(good_facts(), low)["low ports"].what.startswith(f"{NODE.unit} needs 443, {BUS.unit} needs 80: ")
-    as_root = replace(facts, is_root=True, user="root")
-    assert judged(as_root, low)["low ports"].verdict is PASS
+    assert judged(replace(facts, is_root=True, user="root"), low)["low ports"].verdict is FAIL, "without the capability"
+    privileged = replace(facts, is_privileged=True)
+    assert judged(privileged, low)["low ports"].verdict is PASS, "whoever the user is"
     contained = replace(low, ports=tuple(replace(port, listener="container") for port in low.ports))
-    assert judged(as_root, contained)["low ports"].verdict is FAIL
+    assert judged(privileged, contained)["low ports"].verdict is FAIL
 
 
 DENIED = "permission denied while trying to connect to the Docker daemon socket"

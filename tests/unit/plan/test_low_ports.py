@@ -8,7 +8,7 @@ from topologies import make_topology
 
 from redisforge.model.topology import Host, Topology
 from redisforge.plan.host_needs import host_needs
-from redisforge.plan.low_ports import ListensAs, cure, kept_for_root, listens_as
+from redisforge.plan.low_ports import ListensAs, cure, kept_for_root, listens_as, may_bind_all
 
 
 def on(runtime: str, network: str = "host") -> Topology:
@@ -20,7 +20,7 @@ def on(runtime: str, network: str = "host") -> Topology:
 @pytest.mark.parametrize(
     ("listener", "port", "limit", "is_privileged", "words"),
     [
-        ("process", 443, 1024, False, "its user is not root"),
+        ("process", 443, 1024, False, "its process will not have CAP_NET_BIND_SERVICE"),
         ("process", 443, 1024, True, ""),
         ("process", 1023, 1024, False, "ports below 1024 are root's there"),
         ("process", 1024, 1024, False, ""),
@@ -37,6 +37,21 @@ def test_who_may_listen(listener: ListensAs, port: int, limit: int, is_privilege
     said = kept_for_root(listener, port, limit, is_privileged=is_privileged)
     assert words in said
     assert bool(said) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("effective", "may"),
+    [
+        ("000001ffffffffff", True),  # root's
+        ("0000000000000400", True),  # somebody else's, who was given this one alone
+        ("000001fffffffbff", False),  # root's, from whom it was taken
+        ("0000000000000000", False),
+        ("", False),
+        ("?", False),
+    ],
+)
+def test_capabilities_say_who_may_listen_on_every_port(effective: str, may: bool) -> None:
+    assert may_bind_all(effective) is may
 
 
 @pytest.mark.parametrize(

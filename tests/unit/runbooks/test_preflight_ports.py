@@ -92,7 +92,7 @@ def test_a_process_of_another_user_than_root(kernel: pytest.MonkeyPatch) -> None
     said = said_of(one_envoy(HERE))
     assert "ports are kept for root" in said
     assert f"envoy-1 needs 127.0.0.1:{LOW}: ports below 1024 are root's there" in said
-    assert "its user is not root" in said
+    assert "its process will not have CAP_NET_BIND_SERVICE" in said
     assert "declare ports from 1024 on" in said
     check_ports(one_envoy(HERE, HIGH + 1), LAYOUT, NOTHING)
     kernel.setattr(preflight_ports, "is_privileged", lambda: True)
@@ -207,4 +207,5 @@ async def test_a_look_tells_of_this_kernel_and_without_python_of_nothing_else(mo
     monkeypatch.setattr(host_room, "_LOOK", bare)
     without = await look_for_room(LocalTransport(), "/", [("127.0.0.1", 1)], ["/absent"])
     assert without is not None
+    assert without.is_privileged == is_privileged()
     assert (without.unprivileged_from, without.problems, without.missing) == (unprivileged_from(), ("",), ())
