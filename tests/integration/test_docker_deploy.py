@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def test_a_missing_image_is_built_and_the_node_runs_in_it(hosts: Hosts, docker: 
             plan = hosts.done(host, *words, "--dry-run", "--json").json()
             assert what_it_may_make(docker, node) == before == ([], "")
             assert not hosts.home(host).exists()
+            with socket.create_server((host, hosts.port)):
+                refused = hosts.run(host, *words)
+            assert what_it_may_make(docker, node) == ([], ""), "no minutes of building for a port that is taken"
             first = hosts.done(host, *words, "--json")
             size_bytes = int(docker.docker("image", "inspect", "--format", "{{.Size}}", plan["image"]["name"]))
             idle = hosts.done(host, *words, "--dry-run", "--json").json()
@@ -71,6 +75,8 @@ def test_a_missing_image_is_built_and_the_node_runs_in_it(hosts: Hosts, docker: 
             hosts.done(host, "down", "--purge", "--yes", "--cluster", "shop")
         left = docker.docker("ps", "--all", "--quiet", "--filter", node)
 
+    assert (refused.status, "ports are not free" in refused.stderr) == (7, True), str(refused)
+    assert "building" not in refused.stderr
     report = first.json()
     image = f"{REPOSITORY}:{report['version']}"
     assert (plan["outcome"], idle["outcome"]) == ("started", "runs already")

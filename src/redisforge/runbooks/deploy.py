@@ -1,9 +1,10 @@
 """`deploy redis|envoy`: one node, or one Envoy, on the host itself, from the .env of the usual convention.
 
-    .env → names resolved → certificates → passwords → programs → image → start → answer → what to do next
+    .env → names resolved → passwords → certificates → programs → ports → image → start → answer → what to do next
 
-The host knows of the others what .env says; once the cluster is formed, it learns all members from it, and the verbs of
-a whole cluster work here too. A Unit that runs as .env says is left alone, so the command can be run again.
+What may be refused comes before the image, which takes minutes. The host knows of the others what .env says; once the
+cluster is formed, it learns all members from it, and the verbs of a whole cluster work here too. A Unit that runs as
+.env says is left alone, so the command can be run again.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from redisforge.fleet.journal import Journal
 from redisforge.fleet.lock import cluster_lock
 from redisforge.model.deploy_report import DeployOutcome
 from redisforge.model.facts import Facts, UnitState
-from redisforge.model.images import own_version
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.deploying import may_be_blank, outcome_of
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster, record_topology
+from redisforge.runbooks.deploy_image import need_image
 from redisforge.runbooks.deploy_input import Wanted, need_files, on_runtime, read_input, refuse_other_passwords
 from redisforge.runbooks.deployed import Names, deployed_topology, resolve_names, where_of, with_members
 from redisforge.runbooks.next_steps import next_steps
@@ -99,7 +100,7 @@ def _deploy(
         topology, name = deployed_topology(wanted.role, deployment, loaded.topology, names, layout)
         topology = on_runtime(topology, wanted.runtime)
         cluster, units, programs = _prepare(topology, loaded, layout, environment, progress)
-        _need_image(wanted, units[name], topology, environment, progress)
+        need_image(wanted, cluster, units[name], environment, progress)
         journal = Journal(Path(layout.journal), verb="deploy", user=getpass.getuser())
         journal.write("begin", what=name)
         try:
@@ -131,39 +132,17 @@ def _prepare(
     check_certificate_names(topology)
     refuse_other_passwords(topology, loaded, layout)
     check_space(layout, topology)
+    credentials, _ = resolve_credentials(topology, loaded.passwords, layout, on_notice=progress)
+    ensure_certificates(layout, certificate_names(topology), topology.tls, datetime.now(UTC))
     cache = cache_folder(environment)
     programs = Programs(
         ensure_engine(topology.engine, cache, progress, environment),
         ensure_envoy(topology.envoy.version, topology.envoy.path, cache, progress, environment),
     )
-    credentials, _ = resolve_credentials(topology, loaded.passwords, layout, on_notice=progress)
-    ensure_certificates(layout, certificate_names(topology), topology.tls, datetime.now(UTC))
     units = build_units(topology, layout, credentials, programs)
     if topology.own_nodes:
         check_configuration(topology, programs.engine, units)
     return make_cluster(topology, layout, credentials), units, programs
-
-
-def _need_image(
-    wanted: Wanted, unit: Unit, topology: Topology, environment: Mapping[str, str], progress: Progress
-) -> None:
-    """Build the Unit's image if it is one of RedisForge's own and not here. Raises HostError, BinaryError.
-
-    What somebody else calls his, nobody can build here: the start says that it is missing, or pulls it.
-    """
-    image = unit.container.image if unit.container else ""
-    if not own_version(image):
-        return
-    from redisforge.fleet.docker_look import look_at_docker
-    from redisforge.fleet.transport import LocalTransport
-    from redisforge.runbooks.images_build import BuildOrder, build_images
-
-    here = asyncio.run(look_at_docker(LocalTransport()))
-    if any(known.is_called(image) for known in here.images):
-        return
-    program = "envoy" if unit.kind == "envoy" else topology.engine.kind
-    order = BuildOrder(program=program, version=own_version(image), base=wanted.base)
-    build_images((order,), environment, progress)
 
 
 async def _start(cluster: Cluster, unit: Unit, wanted: Wanted) -> tuple[DeployOutcome, Cluster, Facts]:

@@ -69,7 +69,6 @@ def plan_deploy(wanted: Wanted, home: Path, environment: Mapping[str, str]) -> D
     engine, envoy = _programs(topology, loaded, layout, environment)
     here = _here(topology, name, (deployment, loaded), layout, (engine, envoy))
     image, facts = asyncio.run(_look(wanted, here, engine if wanted.role == "redis" else envoy))
-    check_ports(topology, layout, facts, {name: here.unit} if here.unit else None)
     config_hash = here.unit.config_hash if here.unit else None
     address, port = where_of(topology, name)
     return DeployPlan(
@@ -93,11 +92,12 @@ def _programs(
     check_certificate_names(topology)
     refuse_other_passwords(topology, loaded, layout)
     check_space(layout, topology)
-    cache = cache_folder(environment)
-    engine = find_engine(topology.engine, cache, environment)
-    envoy = find_envoy(topology.envoy.version, topology.envoy.path, cache, environment)
     check_provided(Path(layout.tls), topology.tls, datetime.now(UTC))
-    return engine, envoy
+    cache = cache_folder(environment)
+    return (
+        find_engine(topology.engine, cache, environment),
+        find_envoy(topology.envoy.version, topology.envoy.path, cache, environment),
+    )
 
 
 def _here(
@@ -129,20 +129,25 @@ def _here(
 async def _look(
     wanted: Wanted, here: _Here, program: EngineBinary | EnvoyBinary | None
 ) -> tuple[ImagePlan | None, Facts]:
-    """The image, if there is to be a container, and what is known of the Units here and of all nodes."""
-    image = None
-    if wanted.runtime == "docker":
-        docker = await look_at_images(LocalTransport())
-        image = _image(wanted, here, program, docker)
-        if image.action == "nothing" and here.unit is not None:
-            await here.cluster.runtime.check([here.unit])  # it asks of the image too, which it would pull
+    """The image, if there is to be a container, and what is known of the Units here and of all nodes.
+
+    Raises HostError for ports that are not free, and for an image that cannot be had.
+    """
     nodes = here.cluster.topology.nodes
     async with NodeAsker(here.login) as asker:
         units, seen = await asyncio.gather(
             here.cluster.runtime.observe(),
             asker.observe_all((node.name, (node.address, node.port)) for node in nodes),
         )
-    return image, Facts(observed_at_s=time.time(), units=units, nodes=seen)
+    facts = Facts(observed_at_s=time.time(), units=units, nodes=seen)
+    check_ports(here.cluster.topology, here.cluster.layout, facts, {here.name: here.unit} if here.unit else None)
+    image = None
+    if wanted.runtime == "docker":
+        docker = await look_at_images(LocalTransport())
+        image = _image(wanted, here, program, docker)
+        if image.action == "nothing" and here.unit is not None:
+            await here.cluster.runtime.check([here.unit])  # it asks of the image too, which it would pull
+    return image, facts
 
 
 def _image(wanted: Wanted, here: _Here, program: EngineBinary | EnvoyBinary | None, docker: DockerFacts) -> ImagePlan:
