@@ -11,6 +11,8 @@ import pytest
 from cluster_tool import SLOT_COUNT, Result, processes_of
 from env_hosts import ADDRESSES, PASSWORD, Hosts
 
+from redisforge.errors import LockedError
+from redisforge.fleet.lock import cluster_lock
 from waiting import until
 
 pytestmark = pytest.mark.integration
@@ -100,6 +102,17 @@ def test_a_dry_run_changes_nothing_and_names_what_deploy_then_does(hosts: Hosts)
     other = hosts.run(here, "deploy", "redis", "--dry-run", REDIS_ACL_PASS="qV7tRm2xLw9Zk4")  # pragma: allowlist secret
     assert other.status == 4, str(other)
     assert "a rotation" in other.stderr
+
+
+def test_a_dry_run_names_who_holds_the_lock(hosts: Hosts) -> None:
+    hosts.certify()
+    here = ADDRESSES[0]
+    with cluster_lock(hosts.home(here) / "clusters/shop/lock", "rebalance") as holder:
+        planned = hosts.done(here, "deploy", "redis", "--dry-run")
+        real = hosts.run(here, "deploy", "redis")
+    assert f"note: {holder} holds the cluster's lock; until it has ended, `deploy` is refused" in planned.stdout
+    assert (real.status, str(holder) in real.stderr) == (LockedError.exit_status, True), str(real)
+    assert "holds the cluster's lock" not in hosts.done(here, "deploy", "redis", "--dry-run").stdout
 
 
 def test_a_dry_run_ends_as_deploy_would_where_the_port_is_taken(hosts: Hosts) -> None:

@@ -51,7 +51,8 @@ def deploy(
     """Start a Redis node or an Envoy on this host, as its .env says, and say what to do next.
 
     .env is of the usual convention (REDIS_CLUSTER_ANNOUNCE_IP, REDIS_MASTER_1_HOST, REDIS_REQUIREPASS …). What runs as
-    it says is left alone. Passwords with CHANGE_ME in them are refused. --dry-run makes the same checks.
+    it says is left alone. Passwords with CHANGE_ME in them are refused. --dry-run makes the same checks, and names
+    who holds the lock.
     """
     from redisforge.cli.output import finished_steps_only, print_json
     from redisforge.runbooks.cluster import home_folder

@@ -1,7 +1,8 @@
 """`deploy --dry-run`: what `deploy` would do, looked at and not done.
 
-The same checks in the same order, with the same errors. Nothing is written, fetched, built or locked, and no folder is
-made: nodes are asked with the files that .env names, not with copies of them.
+The same checks in the same order, with the same errors; but a lock that somebody holds is only told of. Nothing is
+written, fetched, built or locked, and no folder is made: nodes are asked with the files that .env names, not with
+copies of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from redisforge.fleet.binaries import EngineBinary, EnvoyBinary, cache_folder, f
 from redisforge.fleet.docker import NOT_PULLED, missing_images
 from redisforge.fleet.docker_digests import look_at_images
 from redisforge.fleet.image_context import program_bytes
+from redisforge.fleet.lock import lock_state
 from redisforge.fleet.transport import LocalTransport
 from redisforge.model.deploy_report import DeployPlan, ImagePlan, ProgramPlan
 from redisforge.model.facts import Facts
@@ -79,8 +81,22 @@ def plan_deploy(wanted: Wanted, home: Path, environment: Mapping[str, str]) -> D
             _program("envoy", topology.envoy.version, envoy),
         ),
         image=image, phases=phases_of(topology, facts, name, config_hash, wanted.wait_s),
-        learns=unknown_members(topology, facts), notices=loaded.notices,
+        learns=unknown_members(topology, facts), notices=(*loaded.notices, *lock_notices(layout)),
     )  # fmt: skip
+
+
+def lock_notices(layout: ClusterLayout) -> tuple[str, ...]:
+    """Who holds the cluster's lock now: `deploy` would be refused. Empty if nobody does. No lock file is made."""
+    state = lock_state(Path(layout.lock))
+    if not state.held:
+        return ()
+    if state.holder is not None and state.pid in (state.holder.pid, -1):
+        who = str(state.holder)
+    elif state.pid > 0:
+        who = f"process {state.pid}, which has not said who it is,"
+    else:
+        who = "a process that this user cannot see"
+    return (f"{who} holds the cluster's lock; until it has ended, `deploy` is refused",)
 
 
 def _programs(

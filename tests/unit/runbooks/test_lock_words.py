@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from redisforge.cli.lock import lock_text
-from redisforge.fleet.lock import LockHolder
+from redisforge.fleet.lock import LockHolder, cluster_lock
 from redisforge.model.layout import ClusterLayout
+from redisforge.runbooks.deploy_plan import lock_notices
 from redisforge.runbooks.lock import lock_report
 
 KILLED = LockHolder("ann", "h", 1, "rebalance", "2026-01-01T00:00:00+00:00", 1, "another boot")
@@ -30,3 +32,18 @@ def test_what_goes_on_after_a_holder_that_was_killed(tmp_path: Path, command: st
     assert (report.verb, report.command) == ("rebalance", command)
     assert says in report.note
     assert f"last: `{command or 'redisforge rebalance'}` of ann on h" in lock_text(report)
+
+
+def test_a_dry_run_of_deploy_names_the_holder_and_makes_no_lock(tmp_path: Path) -> None:
+    layout = ClusterLayout(str(tmp_path / "main"))
+    assert lock_notices(layout) == ()
+    assert not (tmp_path / "main").exists()
+    with cluster_lock(Path(layout.lock), "up") as holder:
+        (notice,) = lock_notices(layout)
+        assert str(holder) in notice
+        assert "`deploy` is refused" in notice
+        Path(layout.lock).write_bytes(msgspec.json.encode(KILLED))
+        (notice,) = lock_notices(layout)
+        assert f"process {os.getpid()}, which has not said who it is" in notice
+    Path(layout.lock).write_bytes(msgspec.json.encode(KILLED))
+    assert lock_notices(layout) == (), "a holder that has ended holds nothing"
