@@ -174,7 +174,7 @@ def test_what_needs_the_processes_says_so(plain: ForeignCluster) -> None:
     for arguments, words in (
         (("restart",), "redisforge failover"),
         (("upgrade", "--redis", "8.6"), "by what runs them, replicas first"),
-        (("scale", "--shards", "4", "--yes"), "redisforge scale add HOST:PORT"),
+        (("scale", "--shards", "4", "--yes"), "redisforge scale add HOST:PORT --role master"),
         (("test-cluster",), "test-cluster HOST PORT"),
     ):
         result = plain.run(*arguments)

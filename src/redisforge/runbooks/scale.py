@@ -30,6 +30,12 @@ from redisforge.runbooks.change import Verb
 from redisforge.runbooks.external import refuse_without_units
 from redisforge.runbooks.moving import MoveLimits
 
+_ONE_BY_ONE = """\
+for a shard more, start a blank node by what runs the others, then `redisforge scale add HOST:PORT --role master`
+for a replica more, likewise: `redisforge scale add HOST:PORT`, or with `--replica-of NODE`
+for a node less, `redisforge scale remove NODE`, then stop it by what runs it"""
+"""How a cluster that somebody else runs gets its size: `scale add` alone makes a replica, and no shard."""
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the verbs of this file have in common. `weights` by node as the operator wrote it; `force`: go on where that
@@ -57,12 +63,7 @@ def scale_verb(shards: int, replicas: int, options: Options) -> Verb:
         return lambda seen: bring_back(topology, seen)
 
     def target(topology: Topology, facts: Facts) -> Topology:
-        refuse_without_units(
-            topology,
-            "scale --shards",
-            "start nodes by what runs the others, then `redisforge scale add HOST:PORT`; `redisforge scale remove` "
-            "takes one out",
-        )
+        refuse_without_units(topology, "`scale` with a number of shards or replicas", _ONE_BY_ONE)
         known = numbered_as_it_is(topology, facts)  # a node's declared shard says nothing after slots have moved
         grown = grow(known, shards, replicas, {node.name: node.shard for node in known.nodes})
         return replace(grown, shards=shards, replicas=replicas)

@@ -1,0 +1,40 @@
+"""What `scale --shards` says in a cluster that somebody else runs: what to do instead, in commands that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+import typer
+from msgspec.structs import replace
+from test_status_report import TOPOLOGY
+
+from redisforge.cli.main import app
+from redisforge.errors import UsageError
+from redisforge.model.facts import Facts
+from redisforge.model.topology import ExternalAccess
+from redisforge.runbooks.scale import Options, scale_verb
+
+ADOPTED = replace(TOPOLOGY, access=ExternalAccess(tls=False), source="/srv/redisforge.yaml")
+
+
+def parsed(command: str) -> dict[str, object]:
+    """The values of `redisforge scale COMMAND …` as its own parser reads them. Raises click's errors."""
+    program, verb, name, *words = shlex.split(command)
+    assert (program, verb) == ("redisforge", "scale")
+    group = typer.main.get_command(app).commands["scale"]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+    return dict(group.commands[name].make_context(name, words).params)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+
+
+def test_an_adopted_cluster_is_scaled_node_by_node() -> None:
+    target = scale_verb(4, 1, Options()).target
+    with pytest.raises(UsageError) as caught:
+        target(ADOPTED, Facts(observed_at_s=0.0))
+    said = caught.value
+    assert (said.where, "somebody else runs" in said.why) == (ADOPTED.source, True)
+    assert ADOPTED.name in said.what
+    commands = re.findall(r"`(redisforge [^`]*)`", said.next_step)
+    shard, replica, less = (parsed(command) for command in commands)
+    assert (shard["node"], shard["role"], replica["role"]) == ("HOST:PORT", "master", "replica")
+    assert less["node"] == "NODE"
