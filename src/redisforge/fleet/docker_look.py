@@ -44,6 +44,7 @@ class _Inspected(msgspec.Struct, rename="pascal"):
     created: str = ""
     architecture: str = ""
     repo_tags: list[str] | None = None
+    repo_digests: list[str] | None = None
     root_fs: _RootFs = msgspec.field(default_factory=_RootFs, name="RootFS")
     config: _Config | None = None
 
@@ -84,13 +85,18 @@ def read_look(text: str) -> DockerFacts:
 def _facts(image: _Inspected) -> ImageFacts:
     return ImageFacts(
         id=image.id,
-        names=tuple(name for name in image.repo_tags or () if not name.startswith(_NAMELESS)),
+        names=_named(image.repo_tags),
+        digests=_named(image.repo_digests),
         size_bytes=image.size,
         created_at=image.created,
         architecture=image.architecture,
         layers=tuple(image.root_fs.layers or ()),
         labels=dict((image.config.labels if image.config else None) or {}),
     )
+
+
+def _named(names: list[str] | None) -> tuple[str, ...]:
+    return tuple(name for name in names or () if not name.startswith(_NAMELESS))
 
 
 def is_full(said: str) -> bool:

@@ -19,7 +19,7 @@ from redisforge.config.deployment import Deployment
 from redisforge.config.load import LoadedConfig
 from redisforge.fleet.binaries import EngineBinary, EnvoyBinary, cache_folder, find_engine, find_envoy
 from redisforge.fleet.docker import NOT_PULLED, missing_images
-from redisforge.fleet.docker_digests import look_at_images
+from redisforge.fleet.docker_look import look_at_docker
 from redisforge.fleet.image_context import program_bytes
 from redisforge.fleet.lock import lock_state
 from redisforge.fleet.transport import LocalTransport
@@ -159,7 +159,7 @@ async def _look(
     check_ports(here.cluster.topology, here.cluster.layout, facts, {here.name: here.unit} if here.unit else None)
     image = None
     if wanted.runtime == "docker":
-        docker = await look_at_images(LocalTransport())
+        docker = await look_at_docker(LocalTransport())
         image = _image(wanted, here, program, docker)
         if image.action == "nothing" and here.unit is not None:
             await here.cluster.runtime.check([here.unit])  # it asks of the image too, which it would pull

@@ -16,8 +16,7 @@ from pathlib import Path
 from redisforge.errors import HostError, NotFoundError
 from redisforge.fleet.binaries.ensure import engine_rule, envoy_rule
 from redisforge.fleet.binaries.versions import parse_version
-from redisforge.fleet.docker_digests import look_at_images
-from redisforge.fleet.docker_look import MAKE_ROOM, docker_problem, is_full
+from redisforge.fleet.docker_look import MAKE_ROOM, docker_problem, is_full, look_at_docker
 from redisforge.fleet.image_archive import ImageArchive
 from redisforge.fleet.squeezed import SqueezedStream
 from redisforge.fleet.ssh_pool import over_hosts
@@ -44,7 +43,7 @@ def list_images(fleet: Fleet) -> ImageList:
 
     async def look_at_all() -> tuple[HostImages, ...]:
         hosts = docker_hosts(fleet)
-        looks = await over_hosts(look_at_images, [LocalTransport(), *map(fleet.transport_of, hosts)])
+        looks = await over_hosts(look_at_docker, [LocalTransport(), *map(fleet.transport_of, hosts)])
         names = ["", *hosts]
         return tuple(_listed(name, look) for name, look in zip(names, looks, strict=True))
 
@@ -119,7 +118,7 @@ class _Push:
     async def run(self, names: Sequence[str]) -> PushReport:
         began = time.monotonic()
         transports = [LocalTransport(), *map(self._fleet.transport_of, self._hosts)]
-        here, *looks = await over_hosts(look_at_images, transports)
+        here, *looks = await over_hosts(look_at_docker, transports)
         if isinstance(here, HostError):
             raise here
         wanted = wanted_images(here, names, self._fleet.topology)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
+from redisforge.cli.images import list_text
 from redisforge.errors import HostError
+from redisforge.fleet.docker import NOT_PULLED, missing_images
 from redisforge.fleet.docker_look import docker_problem, look_at_docker, read_look
 from redisforge.fleet.fake import FakeTransport
 from redisforge.fleet.transport import CommandResult
+from redisforge.model.image_report import HostImages, ImageList
+from redisforge.model.images import ImageFacts
 
 HEAD = '26.1.5 linux/amd64\n/var/lib/docker\n[["Backing Filesystem","extfs"]]\n1000 4096\n'
 INSPECTED: list[dict[str, object]] = [
     {
         "Id": "sha256:1", "RepoTags": ["redisforge/redis:8.6.3", "<none>:<none>"], "Size": 7, "Created": "2026",
+        "RepoDigests": ["redis@sha256:a", "<none>@<none>"],
         "Architecture": "amd64", "RootFS": {"Type": "layers", "Layers": ["a", "b"]}, "Config": {"Labels": {"x": "y"}},
         "Something": "new",
     },
@@ -30,6 +36,7 @@ def test_an_engine_and_its_images_are_read() -> None:
     first, second = facts.images
     assert (first.names, first.layers, first.labels) == (("redisforge/redis:8.6.3",), ("a", "b"), {"x": "y"})
     assert (second.names, second.layers, second.labels) == ((), (), {})
+    assert (first.digests, second.digests) == (("redis@sha256:a",), ())
 
 
 def test_an_engine_without_images_has_none() -> None:
@@ -83,3 +90,18 @@ async def test_each_complaint_has_its_cure(said: str, what: str, cure: str) -> N
 
 def test_what_was_tried_is_said_where_the_complaint_is_not_known() -> None:
     assert docker_problem("h1", "odd", what="the images were not taken").what == "the images were not taken"
+
+
+def test_a_missing_image_has_a_cure_that_can_bring_it() -> None:
+    cures = {name: missing_images((name,), "h", NOT_PULLED).next_step for name in ("redis@sha256:a", "redis:8.6")}
+    assert "images push" not in cures["redis@sha256:a"]
+    assert "docker.pull: true" in cures["redis@sha256:a"]
+    assert "images push" in cures["redis:8.6"]
+
+
+def test_what_has_no_tag_is_listed_by_its_digest() -> None:
+    image = ImageFacts(id="sha256:1", names=(), size_bytes=1, created_at="", architecture="amd64")
+    known = replace(image, digests=("redisforge/redis@sha256:a",))
+    tagged = replace(known, names=("redisforge/redis:8.6.3",))
+    listed = list_text(ImageList(hosts=(HostImages(host="h1", images=(known, tagged)),)))
+    assert listed.count("redisforge/redis@sha256:a") == listed.count("redisforge/redis:8.6.3") == 1

@@ -10,7 +10,7 @@ import typer
 from msgspec.structs import replace
 from test_status_report import TOPOLOGY
 
-from redisforge.cli.main import app
+from redisforge.cli.main import command_line
 from redisforge.errors import UsageError
 from redisforge.model.facts import Facts
 from redisforge.model.topology import ExternalAccess
@@ -23,7 +23,7 @@ def parsed(command: str) -> dict[str, object]:
     """The values of `redisforge scale COMMAND …` as its own parser reads them. Raises click's errors."""
     program, verb, name, *words = shlex.split(command)
     assert (program, verb) == ("redisforge", "scale")
-    group = typer.main.get_command(app).commands["scale"]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+    group = typer.main.get_command(command_line()).commands["scale"]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
     return dict(group.commands[name].make_context(name, words).params)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
 
 
