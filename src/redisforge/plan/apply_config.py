@@ -80,7 +80,7 @@ def apply_phase(topology: Topology, facts: Facts, wanted: ApplyConfig) -> Phase 
     Raises:
         RefusedError: slots are not served, or a master that has to restart has no replica.
     """
-    if phase := whole_first(topology, facts):
+    if phase := whole_first(topology, facts, starts=frozenset(wanted.nodes)):
         return phase
     needs = {name: need_of(facts, wanted, name) for name in wanted.nodes if not _is_done(facts, wanted, name)}
     restarting = {name: need for name, need in needs.items() if need.restart_for}

@@ -20,9 +20,15 @@ _NOBODY: frozenset[str] = frozenset()
 
 
 def whole_first(
-    topology: Topology, facts: Facts, without: frozenset[str] = _NOBODY, without_envoys: frozenset[str] = _NOBODY
+    topology: Topology,
+    facts: Facts,
+    without: frozenset[str] = _NOBODY,
+    without_envoys: frozenset[str] = _NOBODY,
+    *,
+    starts: frozenset[str] = _NOBODY,
 ) -> Phase | None:
-    """A phase that waits until the cluster is in order; None if it is. `without` and `without_envoys` need not be.
+    """A phase that waits until the cluster is in order; None if it is. `without` and `without_envoys` need not be;
+    the nodes in `starts` may be dead with their slots, as a run that was killed left them: the verb starts them.
 
     Raises:
         RefusedError: slots have no living owner: no change can help that, and waiting is no use.
@@ -31,20 +37,22 @@ def whole_first(
         step = MendSlots(node=opened[0], why="an interrupted move left them; what they hold is kept")
         return Phase(title="close the slots that were left open", steps=(step,), gate=Gate("agreed", 60.0))
     gate = Gate("settled", SETTLE_DEADLINE_S, without=tuple(sorted(without | without_envoys)))
-    if gates.reasons_against(gate, topology, facts):
-        missing = subtract(ALL_SLOTS, owned_slots(facts))
-        if silent := _silent_owners(topology, facts, missing):
-            seconds = topology.redis.node_timeout_ms / 1000 + _TAKEOVER_S
-            title = f"wait for {', '.join(silent)}: no answer, and the other nodes do not count it as failed"
-            return Phase(title=title, steps=(), gate=Gate("promoted", seconds))
-        if missing:
-            raise RefusedError(
-                "the cluster does not serve all slots",
-                where=f"{topology.name}: {count(missing)} slots: {describe(missing)}",
-                why="no reachable master owns them",
-                next_step="`redisforge up` starts what does not run; `redisforge failover NODE --force` lets a replica "
-                "of a dead master take over",
-            )
+    is_settled = not gates.reasons_against(gate, topology, facts)
+    missing = subtract(ALL_SLOTS, owned_slots(facts))
+    if not is_settled and (silent := _silent_owners(topology, facts, missing)):
+        seconds = topology.redis.node_timeout_ms / 1000 + _TAKEOVER_S
+        title = f"wait for {', '.join(silent)}: no answer, and the other nodes do not count it as failed"
+        return Phase(title=title, steps=(), gate=Gate("promoted", seconds))
+    if missing and not (is_settled and (without or _are_owned_by(missing, topology, facts, starts))):
+        # Nodes agree on the owner of slots that nobody serves too: it is dead, and they know it.
+        raise RefusedError(
+            "the cluster does not serve all slots",
+            where=f"{topology.name}: {count(missing)} slots: {describe(missing)}",
+            why="no reachable master owns them",
+            next_step="`redisforge up` starts what does not run; `redisforge failover NODE --force` lets a replica "
+            "of a dead master take over",
+        )
+    if not is_settled:
         return Phase(title="wait until the cluster is in order", steps=(), gate=gate)
     # Nodes that leave are served from until they are forgotten.
     gate = Gate("endpoints_serve", 15.0, without=tuple(sorted(without_envoys)))
@@ -90,6 +98,13 @@ def _silent_owners(topology: Topology, facts: Facts, missing: tuple[SlotRange, .
         return ()
     names = {(node.address, node.port): node.name for node in topology.nodes}
     return tuple(sorted({names.get((p.address, p.port), f"{p.address}:{p.port}") for p in alive}))
+
+
+def _are_owned_by(slots: tuple[SlotRange, ...], topology: Topology, facts: Facts, names: frozenset[str]) -> bool:
+    """Whether all of these slots belong to the nodes called `names`, in the eyes of the others."""
+    places = {(node.address, node.port) for node in topology.nodes if node.name in names}
+    peers = (peer for node in facts.reachable_nodes() for peer in node.peers if (peer.address, peer.port) in places)
+    return not subtract(slots, merge(r for peer in peers for r in peer.slots))
 
 
 def _has_open_slots(node: NodeFacts) -> bool:

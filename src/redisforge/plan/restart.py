@@ -36,7 +36,7 @@ def restart_phase(topology: Topology, facts: Facts, wanted: Restart) -> Phase | 
     Raises:
         RefusedError: slots are not served, or a node cannot be restarted without an interruption.
     """
-    if phase := whole_first(topology, facts):
+    if phase := whole_first(topology, facts, starts=wanted.names):
         return phase
     pending = [node for name, node in facts.nodes.items() if name in wanted.names and not _is_done(facts, name, wanted)]
     if phase := left_unread(topology, facts, but=frozenset(node.name for node in pending)):

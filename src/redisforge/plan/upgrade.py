@@ -38,10 +38,11 @@ def upgrade_phase(topology: Topology, facts: Facts, wanted: Upgrade) -> Phase | 
     Raises:
         RefusedError: slots are not served, or a master has no replica that could take over.
     """
-    if phase := whole_first(topology, facts):
-        return phase
     pending = [facts.nodes[node.name] for node in topology.nodes if not is_upgraded(facts, wanted, node.name)]
-    if phase := left_unread(topology, facts, but=frozenset(node.name for node in pending)):
+    names = frozenset(node.name for node in pending)
+    if phase := whole_first(topology, facts, starts=names):
+        return phase
+    if phase := left_unread(topology, facts, but=names):
         return phase
     if not pending:
         return None

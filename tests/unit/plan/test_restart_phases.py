@@ -184,3 +184,23 @@ def test_the_prediction_is_what_happens(topology: Topology) -> None:
     before = len(world.phases)
     world.run(verb)
     assert [phase.title for phase in predicted.phases] == [phase.title for phase in world.phases[before:]]
+
+
+def test_while_slots_are_not_served_only_their_own_nodes_restart() -> None:
+    """The others agree on who owns the slots of a dead shard: that is no order to begin a change in."""
+    world = changing_world(make_topology(3, 1))
+    shard = {"redis-1", next(node.name for node in world.facts.nodes.values() if is_copy_of(world, node.name))}
+    for name in shard:
+        world.kill(name)
+    world.settle()
+    other = next(name for name in world.facts.nodes if name not in shard)
+    with pytest.raises(RefusedError, match="does not serve all slots") as refused:
+        world.run(restart(frozenset({other}), world.facts.observed_at_s))
+    assert "5461 slots: 0-5460" in (refused.value.where or "")
+    world.run(restart(frozenset(shard), world.facts.observed_at_s))
+    assert_in_order(world)
+
+
+def is_copy_of(world: ChangingWorld, name: str) -> bool:
+    """Whether it is a replica of redis-1."""
+    return world.facts.nodes[name].master_id == world.facts.nodes["redis-1"].id
