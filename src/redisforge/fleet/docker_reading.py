@@ -105,7 +105,7 @@ def _facts(name: str, found: _Found | None, notes: Mapping[str, str]) -> UnitFac
     if found is None:
         return facts
     state = found.state
-    if state.status == "restarting" or (state.status == "created" and state.error):
+    if state.status == "restarting":
         return msgspec.structs.replace(
             facts, state=UnitState.BACKOFF, last_exit=_exit(state), restart_count=found.restart_count
         )
