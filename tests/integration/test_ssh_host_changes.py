@@ -28,6 +28,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         made.close()
 
 
+UNREACHABLE = 16
+
+
 def units_of(fleet: Fleet, host: str) -> set[str]:
     """The Units that have a folder on a host."""
     units = fleet.folder_of(host) / "clusters" / "main" / "units"
@@ -51,7 +54,8 @@ def lose(fleet: Fleet, host: str) -> None:
 def test_maintenance_is_known_to_everybody_who_has_the_record(fleet: Fleet) -> None:
     cluster = fleet.cluster
     with loaded(cluster):
-        done(cluster, "host", "maintenance", "enter", "h2")
+        assert ": done in" in cluster.run("host", "maintenance", "enter", "h2").stdout
+    assert "nothing to do" in cluster.run("host", "maintenance", "enter", "h2").stdout
     assert "h2" not in {node["host"] for node in cluster.masters().values()}
     assert cluster.status()["cluster"]["maintenance"] == ["h2"]
     record = fleet.folder_of("h3") / "clusters" / "main" / "topology.json"
@@ -71,6 +75,15 @@ def test_a_lost_host_is_replaced_by_one_that_has_never_seen_the_cluster(fleet: F
     file = cluster.folder / "redisforge.yaml"
     entry = yaml.safe_dump([fleet.entries["h4"]], sort_keys=False)
     file.write_text(cluster.declaration().replace("hosts:\n", f"hosts:\n{entry}"))
+
+    record = (cluster.path / "topology.json").read_text()
+    fleet.servers["h4"].stop()
+    refused = cluster.run("host", "replace", "h3", "h4", "--yes")
+    assert refused.status == UNREACHABLE, str(refused)
+    assert "h4 cannot be reached" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    assert (cluster.path / "topology.json").read_text() == record
+    fleet.servers["h4"].start()
 
     report = done(cluster, "host", "replace", "h3", "h4", "--yes")
 

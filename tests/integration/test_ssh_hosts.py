@@ -13,7 +13,7 @@ from ssh_fleet import Fleet
 
 pytestmark = pytest.mark.integration
 
-UNREACHABLE = 7
+UNREACHABLE = 16
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def confirm(cluster: Cluster, verb: Verb, question: str | Callable[[Plan], str],
 
 def show(report: ChangeReport) -> None:
     """The report in a line or two."""
-    outcome = f"done in {report.seconds:.2f} s" if report.phases else "nothing to do"
+    outcome = f"done in {report.seconds:.2f} s" if report.phases or report.recorded else "nothing to do"
     typer.echo(f"{report.cluster}: {f'{report.verb} {report.what}'.rstrip()}: {outcome}")
     for notice in report.notices:
         typer.echo(f"  {notice}")

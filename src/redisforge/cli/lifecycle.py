@@ -100,6 +100,7 @@ def down(
 ) -> None:
     """Stop the cluster in a safe order and keep its data; with --purge, delete what `up` made."""
     from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.runbooks.cluster import data_places
     from redisforge.runbooks.down import down as run
     from redisforge.runbooks.down import plan_down
 
@@ -107,10 +108,10 @@ def down(
     if dry_run:
         print_plan(plan_down(found), as_json=as_json)
         if purge and not as_json:
-            typer.echo(f"Then everything of cluster {found.topology.name!r} is deleted: {found.layout.folder}")
+            typer.echo(f"Then everything of cluster {found.topology.name!r} is deleted: {data_places(found)}")
         return
     if purge and not yes:
-        typer.confirm(f"Delete all data of cluster {found.topology.name!r} in {found.layout.folder}?", abort=True)
+        typer.confirm(f"Delete all data of cluster {found.topology.name!r} in {data_places(found)}?", abort=True)
     lowered = run(found, finished_steps_only, purge=purge)
     if as_json:
         print_json(lowered)
@@ -118,7 +119,7 @@ def down(
         typer.echo(f"{found.topology.name}: stopped and deleted.")
     else:
         what = f"stopped {len(lowered.stopped)} units" if lowered.stopped else "nothing was running"
-        typer.echo(f"{found.topology.name}: {what}; the data is kept in {found.layout.folder}")
+        typer.echo(f"{found.topology.name}: {what}; the data is kept in {data_places(found)}")
 
 
 def load_declared(path: Path | None, cluster_name: str | None) -> LoadedConfig:

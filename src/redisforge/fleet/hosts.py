@@ -186,7 +186,7 @@ def _may_be_same(declared: UnitFacts | None, found: UnitFacts) -> bool:
 
 def _unknown(name: str, error: HostError) -> UnitFacts:
     reason = ": ".join(part for part in (error.where, error.what, error.why) if part)
-    return UnitFacts(name=name, state=UnitState.UNKNOWN, reason=reason)
+    return UnitFacts(name=name, state=UnitState.UNKNOWN, reason=reason, cure=error.next_step or "")
 
 
 def _together(failures: list[HostError]) -> HostError:

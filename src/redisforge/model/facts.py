@@ -43,6 +43,8 @@ class UnitFacts(msgspec.Struct, frozen=True, kw_only=True):
     restart_count: int = 0
     last_exit: str = ""
     reason: str = ""
+    cure: str = ""
+    """Why nobody knows how it is, or why it does not run; and what helps, if that is known."""
     started_at_s: float = 0.0
     elected_at_s: float = 0.0
     """When its keeper last saw the node become a master by election; 0 if never."""

@@ -124,7 +124,8 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verb did to a running cluster. `phases` are (title, seconds); none: nothing had to change.
+    """What a verb did to a running cluster. `phases` are (title, seconds); without any, and with nothing `recorded`,
+    nothing had to change.
 
     `probe` is what clients noticed, with `--probe` or `--abort-over`.
     """
@@ -133,6 +134,8 @@ class ChangeReport(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     what: str
     phases: tuple[tuple[str, float], ...]
+    recorded: bool = False
+    """The record of the cluster says something else than before: which nodes it has, say, or a host's maintenance."""
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
     probe: ProbeReport | None = None

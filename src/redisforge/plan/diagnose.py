@@ -97,7 +97,7 @@ def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
         elif unit and state is UnitState.UNKNOWN:
             yield Problem(
                 severity="critical", where=name, what=f"its host cannot be reached: {unit.reason}",
-                next_step="bring the host back, or the way to it",
+                next_step=unit.cure or "bring the host back, or the way to it",
             )  # fmt: skip
         elif unit and unit.config_hash == CHANGED_BY_HAND:
             yield Problem(

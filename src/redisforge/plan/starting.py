@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from redisforge.errors import HostError, RefusedError
+from redisforge.errors import RefusedError, UnreachableError
 from redisforge.model.facts import Facts, PeerView, UnitState
 from redisforge.model.slots import describe, subtract
 from redisforge.model.steps import Gate, Phase, StartUnit, Step
@@ -157,25 +157,27 @@ def _is_unknown(facts: Facts, name: str) -> bool:
     return unit is not None and unit.state is UnitState.UNKNOWN
 
 
-def refuse_unreachable_newcomers(topology: Topology, facts: Facts) -> None:
-    """Nodes that nobody knows yet can be started only where their host is reached. Raises HostError."""
+def refuse_unreachable_newcomers(topology: Topology, facts: Facts, parting: frozenset[str] = frozenset()) -> None:
+    """Nodes that nobody knows yet can be started only where their host is reached; those that are `parting` may have
+    been forgotten already. Raises UnreachableError."""
     known = {(peer.address, peer.port) for node in facts.reachable_nodes() for peer in node.peers}
-    new = [node for node in topology.own_nodes if (node.address, node.port) not in known]
+    new = [node for node in topology.own_nodes if (node.address, node.port) not in known and node.name not in parting]
     if lost := [node.name for node in new if _is_unknown(facts, node.name)]:
         raise _unreachable(
             topology, facts, lost, "nothing was changed; bring the host back, or the way to it, and run this again"
         )
 
 
-def _unreachable(topology: Topology, facts: Facts, names: list[str], next_step: str) -> HostError:
+def _unreachable(topology: Topology, facts: Facts, names: list[str], next_step: str) -> UnreachableError:
     host_of = {unit.name: unit.host for unit in (*topology.nodes, *topology.envoys)}
     reasons = {host_of[name]: facts.units[name].reason for name in names}
+    cures = dict.fromkeys(facts.units[name].cure for name in names)
     hosts = ", ".join(sorted(reasons))
-    return HostError(
+    return UnreachableError(
         f"{hosts} cannot be reached",
         where=", ".join(names),
         why="\n".join(reasons[host] for host in sorted(reasons)),
-        next_step=next_step,
+        next_step="\n".join([*filter(None, cures), next_step]),
     )
 
 

@@ -246,6 +246,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     declared = await _declare(left, verb, programs)
     return ChangeReport(
         verb=verb.name, cluster=topology.name, what=verb.what, phases=(*gathered, *phases), probe=watch.report,
+        recorded=left.topology != before.topology,
         notices=(*verb.notices, *dict.fromkeys((*notices, *declared))),
     )  # fmt: skip
 

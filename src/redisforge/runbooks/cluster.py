@@ -282,6 +282,16 @@ def programs_folder(host: Host) -> str:
     return f"{host.folder}/programs"
 
 
+def data_places(cluster: Cluster) -> str:
+    """Where what the cluster keeps lies, in words: a folder here, or on its hosts."""
+    names: dict[str, list[str]] = {}
+    for site in cluster.sites.values():
+        names.setdefault(site.layout.folder, []).append("" if site.layout == cluster.layout else site.name)
+    return "; ".join(
+        f"{folder} on {', '.join(sorted(hosts))}" if all(hosts) else folder for folder, hosts in names.items()
+    )
+
+
 async def remove_from_hosts(cluster: Cluster) -> None:
     """Delete the cluster's folder on every other host, keys and data with it. Raises HostError.
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from redisforge.errors import HostError
+from redisforge.errors import HostError, UnreachableError
 from redisforge.fleet.journal import Journal
 from redisforge.model.facts import Facts, UnitState
 from redisforge.model.steps import Gate, Phase, Plan, StopUnit
 from redisforge.model.topology import Role, Topology
-from redisforge.runbooks.cluster import Cluster, remove_from_hosts
+from redisforge.runbooks.cluster import Cluster, data_places, remove_from_hosts
 from redisforge.runbooks.holding import holding
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.run import Progress
@@ -52,7 +52,7 @@ def down(cluster: Cluster, progress: Progress, *, purge: bool = False) -> Lowere
         if purge:
             asyncio.run(remove_from_hosts(cluster))
             _purge(Path(layout.folder))
-            progress(f"deleted {layout.folder}")
+            progress(f"deleted {data_places(cluster)}")
     return Lowered(stopped=stopped, purged=purge, seconds=time.monotonic() - began)
 
 
@@ -104,7 +104,7 @@ async def _stop_all(cluster: Cluster, journal: Journal, progress: Progress) -> t
     left = {} if cluster.topology.access else await cluster.runtime.observe()
     unknown = [f"{unit.name}: {unit.reason}" for unit in left.values() if unit.state is UnitState.UNKNOWN]
     if unknown:
-        raise HostError(
+        raise UnreachableError(
             "some hosts cannot be reached",
             where=cluster.topology.name,
             why="\n".join(unknown),

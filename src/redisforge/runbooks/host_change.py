@@ -28,7 +28,7 @@ from redisforge.plan.relocate import (
 from redisforge.plan.removal import refuse_lost_data
 from redisforge.plan.resize import as_it_is, id_of, without
 from redisforge.plan.resting import envoys_on, masters_among, nodes_on, rest_phase, stuck_masters
-from redisforge.plan.starting import Wishes
+from redisforge.plan.starting import Wishes, refuse_unreachable_newcomers
 from redisforge.plan.view import newest_owners, replicas_of
 from redisforge.runbooks.change import Verb
 from redisforge.runbooks.scale import refuse_broken
@@ -242,6 +242,7 @@ def _refuse(topology: Topology, facts: Facts, wanted: Evacuation, how: Leaving, 
             next_step="start one there and add it (`redisforge scale add HOST:PORT`), then take the old one out "
             "(`redisforge scale remove NODE`); `redisforge host maintenance enter` works for these, too",
         )
+    refuse_unreachable_newcomers(topology, facts, wanted.nodes)
     if not await_heirs(topology, facts, wanted):
         refuse_broken(topology, facts)
     for name in sorted(wanted.nodes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -116,7 +117,11 @@ class Runner:
 
     async def give_reads_back(self, facts: Facts) -> None:
         """Put back what was taken out of the reader endpoints for a phase that does not come, as well as can be."""
-        but = frozenset(node.name for node in facts.reachable_nodes() if not node.refuses_reads)
+        known = Counter(peer.id for node in facts.reachable_nodes() for peer in node.peers)
+        everybody = len(facts.reachable_nodes())  # who has been forgotten by some is on its way out
+        but = frozenset(
+            node.name for node in facts.reachable_nodes() if not node.refuses_reads or known[node.id] < everybody
+        )
         with contextlib.suppress(RedisForgeError):
             if phase := left_unread(self._cluster.topology, facts, but=but):
                 await self.carry_out(phase, facts)
