@@ -43,6 +43,10 @@ def stuck_masters(facts: Facts, names: frozenset[str]) -> tuple[NodeFacts, ...]:
     )
 
 
+def _pronoun(hosts: frozenset[str]) -> str:
+    return "it" if len(hosts) == 1 else "them"
+
+
 def rest_phase(topology: Topology, facts: Facts, hosts: frozenset[str], *, force: bool = False) -> Phase | None:
     """The next phase on the way to `hosts` without masters; None when there is nothing left to do. What does not answer
     there may be down already.
@@ -58,8 +62,10 @@ def rest_phase(topology: Topology, facts: Facts, hosts: frozenset[str], *, force
         raise RefusedError(
             f"{', '.join(master.name for master in stuck)} cannot hand over",
             where=f"slots {describe(stuck[0].slots)}",
-            why="no replica on another host has their data; with the host these slots would be down",
-            next_step="add a replica first (`redisforge scale --replicas N`), or accept that with --force",
+            why=f"no replica outside {', '.join(sorted(hosts))} has their data; with {_pronoun(hosts)} these slots "
+            "would be down",
+            next_step="add a replica first (`redisforge scale --replicas N`), or accept that with --force"
+            + ("; or end the maintenance of the other host first" if len(hosts) > 1 else ""),
         )
     silent_nodes = frozenset(name for name in names if not facts.nodes[name].reachable)
     silent_envoys = frozenset(name for name in envoys if facts.envoys[name].problem)
