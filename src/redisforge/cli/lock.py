@@ -25,8 +25,12 @@ def register(app: typer.Typer) -> None:
 
 
 def status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
-    """Say who holds the cluster's lock: user, host, process, verb, since when."""
+    """Say who holds the cluster's lock: user, host, process, verb, since when.
+
+    Ends with status 16 when too few hosts can be asked to know.
+    """
     from redisforge.cli.output import print_json
+    from redisforge.errors import UnreachableError
     from redisforge.runbooks.lock import lock_report
 
     layout = _layout(cluster)
@@ -35,6 +39,8 @@ def status(cluster: ClusterOption = None, as_json: JsonOption = False) -> None:
         print_json(report)
     else:
         typer.echo(lock_text(report))
+    if not report.known:
+        raise typer.Exit(UnreachableError.exit_status)
 
 
 def release(
@@ -114,7 +120,7 @@ def lock_text(report: LockReport) -> str:
         lines = [f"{report.cluster}: held by {who} (process {report.pid or 'unknown'}){since}"]
         lines += [f"  on {', '.join(report.held_on)}"] if report.held_on else []
     else:
-        lines = [f"{report.cluster}: free"]
+        lines = [f"{report.cluster}: {'free' if report.known else 'not known: somebody may hold it'}"]
         if report.verb:
             lines.append(f"  last: {who} (process {report.pid}), begun {report.since}")
     lines += [f"  could not be asked: {', '.join(report.unreachable)}"] if report.unreachable else []

@@ -145,7 +145,7 @@ def check_host_folder(text: str) -> str:
     """
     path = text.rstrip("/")
     if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", path) or {".", ".."} & set(path.split("/")):
-        raise ValueError("must be an absolute path of letters, digits and any of . _ + - /")
+        raise ValueError("must be a folder below /, by an absolute path of letters, digits and any of . _ + - /")
     return path
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from redisforge.errors import HostError, LockedError, UnreachableError
+from redisforge.errors import HostError, HostKeyError, LockedError, UnreachableError
 from redisforge.fleet import ssh_scripts
 from redisforge.fleet.lock import LockHolder
 from redisforge.fleet.ssh_connection import SshConnection
@@ -290,13 +290,20 @@ def locked(host: str, holder: LockHolder | None) -> HeldElsewhereError:
 
 
 def too_few(count: int, failures: Mapping[str, UnreachableError], holder: LockHolder) -> UnreachableError:
-    """No more than half of the hosts can be asked for the lock."""
-    names = ",".join(sorted(failures))
+    """No more than half of the hosts can be asked for the lock. Who shows a key that is not trusted is there, and must
+    not be declared lost."""
+    there = [failure for failure in failures.values() if isinstance(failure, HostKeyError)]
+    silent = ",".join(sorted(name for name, failure in failures.items() if failure not in there))
+    cures = [*dict.fromkeys(failure.next_step or "" for failure in there)]
+    if silent:
+        cures.append(
+            "bring the hosts back. If they are lost, say so, and they are not asked: "
+            f"REDISFORGE_LOST_HOSTS={silent} {holder.command or f'redisforge {holder.verb}'}"
+        )
     return UnreachableError(
         "the cluster's lock cannot be had",
-        where=names,
+        where=",".join(sorted(failures)),
         why=f"{len(failures)} of {count} hosts cannot be reached, and somebody else may operate there\n"
         + "\n".join(f"{failure.where}: {failure.what}: {failure.why}" for failure in failures.values()),
-        next_step="bring the hosts back. If they are lost, say so, and they are not asked: "
-        f"REDISFORGE_LOST_HOSTS={names} {holder.command or f'redisforge {holder.verb}'}",
+        next_step="\n".join(cures),
     )

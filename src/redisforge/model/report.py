@@ -156,11 +156,13 @@ class LockReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `command`: the command line that goes on with what the holder does; empty if it is not known, or had a password.
     `alive`: the process that wrote the file still lives. `seconds`: for how long the lock has been held. `held_on`: the
-    hosts that say so, for a cluster on other hosts; `unreachable`: those that could not be asked.
+    hosts that say so, for a cluster on other hosts; `unreachable`: those that could not be asked. `known` is false when
+    these are more than half of the hosts: somebody may hold it there.
     """
 
     cluster: str
     held: bool
+    known: bool = True
     user: str = ""
     host: str = ""
     pid: int | None = None

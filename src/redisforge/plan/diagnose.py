@@ -97,7 +97,8 @@ def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
         elif unit and state is UnitState.UNKNOWN:
             yield Problem(
                 severity="critical", where=name, what=f"its host cannot be reached: {unit.reason}",
-                next_step=unit.cure or "bring the host back, or the way to it",
+                next_step=f"{unit.cure or 'bring the host back, or the way to it'} "
+                f"(if it is lost: `redisforge host replace {_host_of(topology, name)} NEW`)",
             )  # fmt: skip
         elif unit and unit.config_hash == CHANGED_BY_HAND:
             yield Problem(
@@ -186,7 +187,12 @@ def _silent(node: RedisNode, seen: NodeFacts, unit: UnitFacts | None) -> Problem
     )  # fmt: skip
 
 
+def _host_of(topology: Topology, name: str) -> str:
+    return next((unit.host for unit in (*topology.nodes, *topology.envoys) if unit.name == name), "OLD")
+
+
 def _shards(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    is_away = any(unit.state is UnitState.UNKNOWN for unit in facts.units.values())
     for master in facts.reachable_nodes():
         if master.role is not Role.MASTER or not master.slots:
             continue
@@ -195,7 +201,8 @@ def _shards(topology: Topology, facts: Facts) -> Iterator[Problem]:
             yield Problem(
                 severity="warning", where=master.name,
                 what=f"has {len(replicas)} of {topology.replicas} replicas: its shard is less protected",
-                next_step="`redisforge up` attaches what is missing",
+                next_step="they come back with their host, or with another one in its place" if is_away
+                else "`redisforge up` attaches what is missing",
             )  # fmt: skip
         for replica in replicas:
             lag = master.replication_offset - replica.replication_offset

@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from redisforge.errors import UsageError
 from redisforge.fleet.host_lock import HeldElsewhereError, HostLock, LockPlace
 from redisforge.fleet.lock import LockHolder, boot_id, cluster_lock, is_same_process
 from redisforge.fleet.ssh import SshTransport
@@ -49,12 +50,21 @@ def holding(
         RefusedError: the hosts have a newer record, or the cluster has other secrets (runbooks/shared_record.py).
         LockedError: somebody else operates; says who, on which machine, for what and since when.
         UnreachableError: too few hosts can be reached to be sure that nobody does.
+        UsageError: all hosts are declared lost.
     """
     with cluster_lock(Path(layout.lock), verb) as holder:
         places = lock_places(topology, layout)
         if not places:
             yield Held()
             return
+        if all(place.name in lost_hosts(os.environ) for place in places):
+            raise UsageError(
+                f"{LOST_HOSTS} declares every host of the cluster lost",
+                where=", ".join(place.name for place in places),
+                why="then nobody can say whether somebody else operates, and nothing is left to work on",
+                next_step=f"leave out of {LOST_HOSTS} the hosts that are only not reached from here; "
+                "`redisforge host check` says why they are not",
+            )
         lock = _taken(places, holder, progress)
         try:
             catch_up(lock.records, topology, layout, supplied)

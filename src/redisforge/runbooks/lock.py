@@ -45,7 +45,8 @@ def lock_report(layout: ClusterLayout, topology: Topology | None = None) -> Lock
         return here
     if not here.held and there.held:
         return there
-    return msgspec.structs.replace(here, held_on=there.held_on, unreachable=there.unreachable)
+    known = here.held or there.known
+    return msgspec.structs.replace(here, known=known, held_on=there.held_on, unreachable=there.unreachable)
 
 
 def release(

@@ -53,7 +53,10 @@ class HostLocks:
         held_on = tuple(name for name, holder in holders.items() if holder)
         holder = next((holder for holder in holders.values() if holder), None)
         if holder is None:
-            return LockReport(cluster=self._cluster, held=False, unreachable=unreachable) if unreachable else None
+            known = 2 * len(unreachable) <= len(self._ways)
+            if not unreachable:
+                return None
+            return LockReport(cluster=self._cluster, held=False, known=known, unreachable=unreachable)
         seconds = (datetime.now(UTC) - datetime.fromisoformat(holder.since)).total_seconds()
         return LockReport(
             cluster=self._cluster, held=True, user=holder.user, host=holder.host, pid=holder.pid, verb=holder.verb,

@@ -73,7 +73,7 @@ def report(topology: Topology, facts: Facts) -> StatusReport:
 def _with_name(problem: Problem, name: str) -> Problem:
     """The advice as it works from any folder: the command with the cluster's name."""
     advice = re.sub(
-        r"`redisforge (up|logs|rebalance|upgrade|host maintenance exit)\b",
+        r"`redisforge (up|logs|rebalance|upgrade|host maintenance exit|host replace)\b",
         rf"`redisforge \1 -c {name}",
         problem.next_step,
     )

@@ -9,8 +9,11 @@ import msgspec
 import pytest
 
 from redisforge.cli.lock import lock_text
+from redisforge.errors import HostKeyError, UnreachableError
+from redisforge.fleet.host_lock import too_few
 from redisforge.fleet.lock import LockHolder, cluster_lock
 from redisforge.model.layout import ClusterLayout
+from redisforge.model.report import LockReport
 from redisforge.runbooks.deploy_plan import lock_notices
 from redisforge.runbooks.lock import lock_report
 
@@ -32,6 +35,22 @@ def test_what_goes_on_after_a_holder_that_was_killed(tmp_path: Path, command: st
     assert (report.verb, report.command) == ("rebalance", command)
     assert says in report.note
     assert f"last: `{command or 'redisforge rebalance'}` of ann on h" in lock_text(report)
+
+
+def test_what_nobody_could_be_asked_about_is_not_free() -> None:
+    assert lock_text(LockReport(cluster="main", held=False, unreachable=("h3",))).startswith("main: free\n")
+    unknown = LockReport(cluster="main", held=False, known=False, unreachable=("h1", "h2"))
+    assert lock_text(unknown) == "main: not known: somebody may hold it\n  could not be asked: h1, h2"
+
+
+def test_a_host_whose_key_is_not_known_is_not_to_be_declared_lost() -> None:
+    key = HostKeyError("the host's key is not known yet", where="h1", next_step="accept it: redisforge host trust h1")
+    gone = UnreachableError("the host does not answer", where="h2", next_step="Is it up?")
+    only_keys = too_few(1, {"h1": key}, KILLED)
+    assert only_keys.next_step == "accept it: redisforge host trust h1"
+    both = too_few(3, {"h1": key, "h2": gone}, KILLED)
+    assert "redisforge host trust h1" in (both.next_step or "")
+    assert "REDISFORGE_LOST_HOSTS=h2 redisforge rebalance" in (both.next_step or "")
 
 
 def test_a_dry_run_of_deploy_names_the_holder_and_makes_no_lock(tmp_path: Path) -> None:
