@@ -55,8 +55,8 @@ def verb_at_work(cluster: Cluster, *arguments: str) -> Generator[subprocess.Pope
 
 def test_a_free_lock_and_the_record_of_up(shared: Cluster) -> None:
     assert lock_of(shared) | {"cluster": ""} == {
-        "cluster": "", "held": False, "user": "", "host": "", "pid": None, "verb": "", "command": "", "since": "",
-        "alive": False, "seconds": None, "note": "", "held_on": [], "unreachable": [],
+        "cluster": "", "held": False, "known": True, "user": "", "host": "", "pid": None, "verb": "", "command": "",
+        "since": "", "alive": False, "seconds": None, "note": "", "held_on": [], "unreachable": [],
     }  # fmt: skip
     assert shared.run("lock", "status").stdout.strip() == "main: free"
     released = shared.run("lock", "release")
