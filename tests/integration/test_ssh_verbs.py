@@ -17,7 +17,7 @@ from waiting import until
 
 pytestmark = pytest.mark.integration
 
-UNREACHABLE_HOST = 7
+UNREACHABLE_HOST = 16
 VERB_LIMIT_S = 240.0
 """For a verb that starts every node anew, each over SSH."""
 
