@@ -567,6 +567,7 @@ class ReadBy:
         self.path.write_text(ACL)
         self.loaded: list[str] = []
         scene.declare(node.address, drained_users=("readonly_user",), drain_s=1.5)
+        node.info["connected_clients"] = 3
         self._others, node.reply = node.answer, self
 
     def __call__(self, command: tuple[str, ...]) -> bytes:
@@ -606,6 +607,16 @@ def test_a_master_that_nobody_replaces_serves_until_its_end(scene: Scene) -> Non
     read_by, waits = ReadBy(scene, scene.master()), Waits()
     scene.handoff.before_stop(waits)
     assert (read_by.loaded, waits.limits_s) == ([], [])
+
+
+@pytest.mark.parametrize(("link", "clients"), [("down", 1), ("up", 2)])
+def test_a_node_that_no_proxy_is_connected_to_stops_at_once(scene: Scene, link: str, clients: int) -> None:
+    """As in `down`, which stops the Envoys first. A replica counts its master among its clients."""
+    node, waits = scene.replica(), Waits()
+    read_by = ReadBy(scene, node)
+    node.info |= {"master_link_status": link, "connected_clients": clients}
+    scene.handoff.before_stop(waits)
+    assert (read_by.loaded, waits.limits_s, scene.logged) == ([], [], [])
 
 
 def test_whoever_has_reads_refused_already_is_not_kept_waiting(scene: Scene) -> None:

@@ -416,8 +416,11 @@ class Handoff:
         of it."""
         users = settings.get("drained_users", [])
         try:
-            if not users or self.ask_child(settings)["role"] == "master" or self.line is None:
+            if not users or (info := self.ask_child(settings))["role"] == "master" or self.line is None:
                 return False
+            clients = int(parse_info(self.line.ask("INFO", "clients"))["connected_clients"])
+            if clients <= 1 + (info.get("master_link_status") == "up"):
+                return False  # this line and the master's: no proxy is there any more, as when all is taken down
             if all(self.line.ask("ACL", "DRYRUN", user, "PING") != "OK" for user in users):
                 return False  # whoever stops it has seen to that
             self.load_acl(without_ping(self.acl_path.read_text(), users))

@@ -46,25 +46,12 @@ def test_the_second_is_told_who_holds_it(path: Path) -> None:
             assert said(second) == "held first"
 
 
-def test_who_has_taken_it_and_not_said_so_yet_is_named(path: Path) -> None:
+@pytest.mark.parametrize("before", ["", "1\nkilled\n"], ids=["empty", "of a killed holder"])
+def test_who_has_taken_it_and_not_said_so_yet_is_named(path: Path, before: str) -> None:
     with asked(path, "first") as first:
         assert said(first) == "mine"
         text = path.read_text()
-        path.write_text("")
-        with asked(path, "second") as second:
-            until(lambda: has_opened(second, path), "the second has asked")
-            path.write_text(text)
-            assert said(second) == "held first"
-
-
-def test_what_a_killed_holder_left_is_not_taken_for_the_next_one(path: Path) -> None:
-    with asked(path, "killed") as killed:
-        assert said(killed) == "mine"
-        left = path.read_text()
-    with asked(path, "first") as first:
-        assert said(first) == "mine"
-        text = path.read_text()
-        path.write_text(left)
+        path.write_text(before)
         with asked(path, "second") as second:
             until(lambda: has_opened(second, path), "the second has asked")
             path.write_text(text)
