@@ -78,7 +78,7 @@ class DockerRuntime(UnitFolders):
     async def check(self, units: Sequence[Unit]) -> None:
         """See Runtime.check. Images that may be pulled are pulled."""
         if units:
-            looks = (self._look_at_docker(units), self._refuse_strangers(units))
+            looks = (self._look_at_images(units), self._refuse_strangers(units))
             for outcome in await asyncio.gather(*looks, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -88,7 +88,7 @@ class DockerRuntime(UnitFolders):
         if not units:
             return
         permitted = frozenset(permit_blank)
-        await self._look_at_docker(units)
+        await self._look_at_images(units)
         granted = [file for unit in units if unit.name in permitted for file in self._below(unit.name, [PERMIT])]
         placed = [file for unit in units for file in (*unit.beside, *self._files(unit))]
         await self._put(list(dict.fromkeys((*placed, *granted))))
@@ -190,7 +190,7 @@ class DockerRuntime(UnitFolders):
             next_step=f"look at it: `docker inspect {identity.name}`; remove or rename it, and run this again",
         )
 
-    async def _look_at_docker(self, units: Sequence[Unit]) -> None:
+    async def _look_at_images(self, units: Sequence[Unit]) -> None:
         """Know the images of these Units. Raises HostError for one that is missing or does not fit."""
         containers = [unit.container for unit in units if unit.container]
         images = sorted({container.image for container in containers} - self._keepers.keys())
