@@ -230,7 +230,11 @@ def test_a_dead_node_is_named_and_one_that_comes_late_is_waited_for(make_nodes: 
     assert f"{ADDRESS}:{nodes.ports[3]}" in dead.stderr
     assert "connection refused" in dead.stderr
     nodes.assert_untouched()
-    with nodes.start_forming("--wait", "30") as waiting:
+    with nodes.start_forming("--wait", "60") as waiting:
+        assert waiting.stdout
+        told = waiting.stdout.readline()
+        assert "still waiting, for at most" in told
+        assert f"{ADDRESS}:{nodes.ports[3]}: " in told
         nodes.start(nodes.ports[3])
         said, _ = waiting.communicate(timeout=60)
         assert waiting.returncode == 0, said

@@ -60,7 +60,7 @@ def init_cluster(
     )
     wanted = Formation(nodes=tuple(nodes.split(",")), replicas=replicas, login=login, wait_s=wait_s)
     if dry_run:
-        print_plan(plan_formation(wanted), as_json=as_json)
+        print_plan(plan_formation(wanted, finished_steps_only), as_json=as_json)
         return
     formed = form(wanted, finished_steps_only)
     if as_json:

@@ -39,6 +39,7 @@ from redisforge.redis.connection import Login, ReplyError, speaks_plain_text
 from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
+from redisforge.runbooks.patience import Patience
 from redisforge.runbooks.run import Account, Progress, Runner
 
 LEAST_NODES = 6
@@ -79,11 +80,11 @@ def init_cluster(wanted: Formation, progress: Progress) -> Formed:
     return asyncio.run(_form(wanted, progress))
 
 
-def plan_formation(wanted: Formation) -> Plan:
+def plan_formation(wanted: Formation, progress: Progress) -> Plan:
     """`--dry-run`: the plan that `init_cluster` would carry out now. Raises as `init_cluster`."""
 
     async def plan() -> Plan:
-        topology, facts = await _survey(wanted)
+        topology, facts = await _survey(wanted, progress)
         return predict_plan(topology, facts, Wishes())
 
     return asyncio.run(plan())
@@ -91,7 +92,7 @@ def plan_formation(wanted: Formation) -> Plan:
 
 async def _form(wanted: Formation, progress: Progress) -> Formed:
     began = time.monotonic()
-    topology, facts = await _survey(wanted)
+    topology, facts = await _survey(wanted, progress)
     cluster = _foreign_cluster(topology)
     done: list[str] = []
     with tempfile.TemporaryDirectory(prefix="redisforge-") as folder:
@@ -119,7 +120,7 @@ async def _form(wanted: Formation, progress: Progress) -> Formed:
     return Formed(topology=topology, phases=tuple(done), notices=notices, seconds=time.monotonic() - began)
 
 
-async def _survey(wanted: Formation) -> tuple[Topology, Facts]:
+async def _survey(wanted: Formation, progress: Progress) -> tuple[Topology, Facts]:
     """Ask all nodes what they are, waiting for those that do not listen yet; then place them."""
     seats = parse_nodes(wanted.nodes)
     shards = len(seats) // (wanted.replicas + 1)
@@ -131,7 +132,8 @@ async def _survey(wanted: Formation) -> tuple[Topology, Facts]:
             "is left when one fails",
             next_step="name more nodes, or ask for fewer replicas with --replicas",
         )
-    deadline = time.monotonic() + wanted.wait_s
+    began = time.monotonic()
+    patience = Patience(f"ask {len(seats)} nodes", began)
     async with NodeAsker(wanted.login, with_listing=True) as asker:
         while True:
             named = [(f"{host.address}:{port}", (host.address, port)) for host, port in seats]
@@ -139,8 +141,13 @@ async def _survey(wanted: Formation) -> tuple[Topology, Facts]:
             silent = [node for node in nodes.values() if not node.reachable]
             if not silent:
                 break
-            if time.monotonic() > deadline or not all(_may_come(node) for node in silent):
+            now = time.monotonic()
+            left_s = began + wanted.wait_s - now
+            if left_s < 0 or not all(_may_come(node) for node in silent):
                 raise await _unusable(silent, len(nodes), with_tls=bool(wanted.login.ca_path))
+            reasons = [f"{node.name}: {node.problem}" for node in silent]
+            if line := patience.line(now, left_s, reasons, Facts(observed_at_s=time.time())):
+                progress(line)
             await asyncio.sleep(_WAIT_PAUSE_S)
     topology = _topology(seats, shards, wanted.replicas, nodes)
     facts = Facts(observed_at_s=time.time(), nodes=nodes)
