@@ -247,9 +247,11 @@ def test_a_dead_node_is_counted_in_the_shard_that_it_served(cluster: Cluster, ch
 
     until(plans_its_start_alone, "a plan that starts it and no other, once all have heard of the takeover")
 
-    did = done(cluster, "scale", "--replicas", "1")
+    did = done(cluster, "scale", "--replicas", "1", "--probe")
 
     assert titles(did)[0] == "start nodes that have data"
+    assert (did["probe"]["errors"], did["probe"]["lost"]) == (0, 0)
+    assert did["probe"]["seconds"] >= sum(seconds for _, seconds in did["phases"]), "it was watched all the while"
     assert not {"start the nodes", "attach the replicas"} & {*titles(did)}
     assert ids_of(cluster) == before
     assert cluster.nodes()[dead]["shard"] == cluster.nodes()[heir]["shard"]

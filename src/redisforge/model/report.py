@@ -114,6 +114,21 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     first_lost: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
+    def then(self, later: ProbeReport) -> ProbeReport:
+        """Both as one report of clients that were at work twice. `error_window_ms` is the longer one of the two."""
+        return ProbeReport(
+            longest_gap_ms=max(self.longest_gap_ms, later.longest_gap_ms),
+            errors=self.errors + later.errors,
+            error_window_ms=max(self.error_window_ms, later.error_window_ms),
+            writes=self.writes + later.writes,
+            reads=self.reads + later.reads,
+            lost=self.lost + later.lost,
+            seconds=self.seconds + later.seconds,
+            first_errors=(*self.first_errors, *later.first_errors),
+            first_lost=(*self.first_lost, *later.first_lost),
+            notices=tuple(dict.fromkeys((*self.notices, *later.notices))),
+        )
+
     def __str__(self) -> str:
         window = f" within {self.error_window_ms:.0f} ms" if self.errors > 1 else ""
         return (

@@ -202,7 +202,7 @@ async def _look(cluster: Cluster, verb: Verb) -> Facts:
 async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account: Account, held: Held) -> ChangeReport:
     journal, progress = account.journal, account.progress
     shared: dict[str, int] = {}
-    gathered, facts = await _gathered(before, verb, account, held)
+    gathered, facts, noticed_before = await _gathered(before, verb, allowance, account, held)
     topology = verb.target(before.topology, facts)
     cluster = with_topology(before, topology)
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
@@ -224,12 +224,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
             await verb.prepare(facts)
         watched = _staying(cluster, facts, verb.result(topology, facts))
         async with _Watch(watched, allowance, journal, progress) as watch:
-
-            def safe_point() -> None:
-                held.check()
-                watch.check()
-
-            control = Control(progress, safe_point)
+            control = Control(progress, _safe_point(held, watch))
             mover = SlotMover(cluster, journal, progress, verb.limits, control.stop_requested)
             runner = Runner(cluster, observer, units, account, mover)
             with control.listening():
@@ -245,27 +240,42 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     await share_record(left, shared)
     declared = await _declare(left, verb, programs)
     return ChangeReport(
-        verb=verb.name, cluster=topology.name, what=verb.what, phases=(*gathered, *phases), probe=watch.report,
+        verb=verb.name, cluster=topology.name, what=verb.what, phases=(*gathered, *phases),
+        probe=noticed_before.then(watch.report) if noticed_before and watch.report else watch.report,
         recorded=left.topology != before.topology,
         notices=(*verb.notices, *dict.fromkeys((*notices, *declared))),
     )  # fmt: skip
 
 
 async def _gathered(
-    cluster: Cluster, verb: Verb, account: Account, held: Held
-) -> tuple[tuple[tuple[str, float], ...], Facts]:
-    """The phases after which the nodes that are on record can be counted, mostly none, and what is seen then. Raises as
-    `change`."""
+    cluster: Cluster, verb: Verb, allowance: Allowance, account: Account, held: Held
+) -> tuple[tuple[tuple[str, float], ...], Facts, ProbeReport | None]:
+    """The phases after which the nodes that are on record can be counted, mostly none; what is seen then; and what
+    clients noticed of them. Raises as `change`."""
     facts = await _look(cluster, verb)
     planner = verb.gather(cluster.topology, facts)
     if planner is None:
-        return (), facts
+        return (), facts, None
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
         units, _ = ready_units(cluster, facts, account.progress)
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)
-        control = Control(account.progress, held.check)
-        with control.listening():
-            return await converge(Runner(cluster, observer, units, account), planner, facts, control.safe_point)
+        watched = _staying(cluster, facts, cluster.topology)
+        async with _Watch(watched, allowance, account.journal, account.progress) as watch:
+            control = Control(account.progress, _safe_point(held, watch))
+            with control.listening():
+                runner = Runner(cluster, observer, units, account)
+                phases, facts = await converge(runner, planner, facts, control.safe_point)
+        return phases, facts, watch.report
+
+
+def _safe_point(held: Held, watch: _Watch) -> Callable[[], None]:
+    """What is asked between two steps. Raises what ends a verb there."""
+
+    def check() -> None:
+        held.check()
+        watch.check()
+
+    return check
 
 
 async def _declare(left: Cluster, verb: Verb, programs: Programs | None) -> tuple[str, ...]:
