@@ -113,6 +113,13 @@ def test_a_running_verb_is_named_turns_others_away_and_stops_at_a_clean_point(fr
         turned_away = fresh.run("restart", "redis-1")
         assert turned_away.status == 8
         assert "redisforge lock status" in turned_away.stderr
+        os.kill(verb.pid, signal.SIGSTOP)  # it holds the lock until all have looked
+        for dry in (("restart", "redis-1"), ("up",), ("down",)):
+            planned = fresh.run(*dry, "--dry-run")
+            assert planned.status == 0, str(planned)
+            assert f"holds the cluster's lock; until it has ended, `{dry[0]}` is refused" in planned.stderr
+            assert f"note: `redisforge restart` of {getpass.getuser()}" in planned.stderr
+        os.kill(verb.pid, signal.SIGCONT)
         refused = fresh.run("lock", "release", answer="n\n")
         assert refused.status == INTERRUPTED
         assert verb.poll() is None
@@ -129,6 +136,7 @@ def test_a_running_verb_is_named_turns_others_away_and_stops_at_a_clean_point(fr
     assert verb.returncode == INTERRUPTED, errors
     assert "safe point" in errors
     assert not lock_of(fresh)["held"]
+    assert "lock" not in fresh.run("restart", "redis-1", "--dry-run").stderr
     assert fresh.is_healthy()
     ended = audit_of(fresh, "--verb", "restart")
     assert any(line["event"] == "end" and line["result"] == "interrupted" for line in ended)

@@ -195,6 +195,16 @@ def test_a_second_operator_makes_no_secrets_of_its_own_and_operates_once_it_was_
     assert files_of(second) == before
     assert second.is_healthy()
     assert second.up() == [], "nothing has to change for who has caught up"
+    with at_work(first, "restart", "redis-4", "redis-5") as verb:
+        verb.send_signal(signal.SIGSTOP)  # it is not done before the other one has looked
+        try:
+            planned = second.run("restart", "--dry-run")
+        finally:
+            verb.send_signal(signal.SIGCONT)
+        assert planned.status == 0, str(planned)
+        assert f"(process {verb.pid}) holds the cluster's lock" in planned.stderr
+        _, errors = verb.communicate(timeout=VERB_LIMIT_S)
+        assert verb.returncode == 0, errors
     assert second.read_keys(keys) == keys
 
     result = second.run("scale", "--shards", "4", "--yes")

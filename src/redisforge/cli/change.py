@@ -96,11 +96,12 @@ def restart(
 
 def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as_json: bool) -> None:
     """Carry out a verb, or print its plan, and show the report."""
-    from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.cli.output import finished_steps_only, print_json, print_lock_notices, print_plan
     from redisforge.runbooks.change import change, plan_change
 
     if dry_run:
         print_plan(plan_change(cluster, verb), as_json=as_json)
+        print_lock_notices(cluster.layout, verb.name, cluster.topology)
         if not as_json:
             for notice in verb.notices:
                 typer.echo(f"  {notice}")

@@ -46,8 +46,8 @@ def up(
 
     Run again it changes nothing, or goes on where an earlier run was cut off.
     """
-    from redisforge.cli.output import finished_steps_only, print_json, print_plan
-    from redisforge.runbooks.cluster import home_folder
+    from redisforge.cli.output import finished_steps_only, print_json, print_lock_notices, print_plan
+    from redisforge.runbooks.cluster import cluster_layout, home_folder
     from redisforge.runbooks.up import Wanted, plan_only
     from redisforge.runbooks.up import up as run
 
@@ -65,6 +65,7 @@ def up(
         return
     if dry_run:
         print_plan(plan_only(wanted, home, os.environ, finished_steps_only), as_json=as_json)
+        print_lock_notices(cluster_layout(home, loaded.topology.name), "up", loaded.topology)
         return
     raised = run(wanted, home, os.environ, finished_steps_only)
     if as_json:
@@ -75,13 +76,14 @@ def up(
 
 def _heal(loaded: LoadedConfig, home: Path, *, dry_run: bool, as_json: bool) -> None:
     """`up` of a cluster that somebody else runs."""
-    from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.cli.output import finished_steps_only, print_json, print_lock_notices, print_plan
     from redisforge.runbooks.cluster import cluster_layout
     from redisforge.runbooks.external import heal, plan_heal
 
     topology, layout = loaded.topology, cluster_layout(home, loaded.topology.name)
     if dry_run:
         print_plan(plan_heal(topology, loaded.passwords, layout), as_json=as_json)
+        print_lock_notices(layout, "up", topology)
         return
     healed = heal(topology, loaded.passwords, layout, finished_steps_only)
     if as_json:
@@ -99,7 +101,7 @@ def down(
     as_json: JsonOption = False,
 ) -> None:
     """Stop the cluster in a safe order and keep its data; with --purge, delete what `up` made."""
-    from redisforge.cli.output import finished_steps_only, print_json, print_plan
+    from redisforge.cli.output import finished_steps_only, print_json, print_lock_notices, print_plan
     from redisforge.runbooks.cluster import data_places
     from redisforge.runbooks.down import down as run
     from redisforge.runbooks.down import plan_down
@@ -107,6 +109,7 @@ def down(
     found = the_cluster(cluster)
     if dry_run:
         print_plan(plan_down(found), as_json=as_json)
+        print_lock_notices(found.layout, "down", found.topology)
         if purge and not as_json:
             typer.echo(f"Then everything of cluster {found.topology.name!r} is deleted: {data_places(found)}")
         return

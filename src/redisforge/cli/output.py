@@ -16,6 +16,9 @@ from redisforge.model.steps import Phase, Plan
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from redisforge.model.layout import ClusterLayout
+    from redisforge.model.topology import Topology
+
 
 class _Unheard(io.FileIO):
     """A file that takes what nobody reads any more."""
@@ -93,6 +96,14 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
             f"What comes next depends on that; if it does not hold in time, the run ends with exit status "
             f"{GateError.exit_status}."
         )
+
+
+def print_lock_notices(layout: ClusterLayout, verb: str, topology: Topology | None) -> None:
+    """Beside a plan, to standard error: who holds the lock now, so that `verb` would be refused."""
+    from redisforge.runbooks.lock import lock_notices
+
+    for notice in lock_notices(layout, verb, topology):
+        typer.echo(f"note: {notice}", err=True)
 
 
 def phase_lines(phase: Phase) -> list[str]:

@@ -21,7 +21,6 @@ from redisforge.fleet.binaries import EngineBinary, EnvoyBinary, cache_folder, f
 from redisforge.fleet.docker import NOT_PULLED, missing_images
 from redisforge.fleet.docker_look import look_at_docker
 from redisforge.fleet.image_context import program_bytes
-from redisforge.fleet.lock import lock_state
 from redisforge.fleet.transport import LocalTransport
 from redisforge.model.deploy_report import DeployPlan, ImagePlan, ProgramPlan
 from redisforge.model.facts import Facts
@@ -36,6 +35,7 @@ from redisforge.redis.observe import NodeAsker
 from redisforge.runbooks.cluster import Cluster, cluster_layout, make_cluster
 from redisforge.runbooks.deploy_input import Wanted, need_files, on_runtime, read_input, refuse_other_passwords
 from redisforge.runbooks.deployed import deployed_topology, resolve_names, where_of
+from redisforge.runbooks.lock import lock_notices
 from redisforge.runbooks.preflight import (
     check_certificate_names,
     check_configuration,
@@ -81,22 +81,8 @@ def plan_deploy(wanted: Wanted, home: Path, environment: Mapping[str, str]) -> D
             _program("envoy", topology.envoy.version, envoy),
         ),
         image=image, phases=phases_of(topology, facts, name, config_hash, wanted.wait_s),
-        learns=unknown_members(topology, facts), notices=(*loaded.notices, *lock_notices(layout)),
+        learns=unknown_members(topology, facts), notices=(*loaded.notices, *lock_notices(layout, "deploy")),
     )  # fmt: skip
-
-
-def lock_notices(layout: ClusterLayout) -> tuple[str, ...]:
-    """Who holds the cluster's lock now: `deploy` would be refused. Empty if nobody does. No lock file is made."""
-    state = lock_state(Path(layout.lock))
-    if not state.held:
-        return ()
-    if state.holder is not None and state.pid in (state.holder.pid, -1):
-        who = str(state.holder)
-    elif state.pid > 0:
-        who = f"process {state.pid}, which has not said who it is,"
-    else:
-        who = "a process that this user cannot see"
-    return (f"{who} holds the cluster's lock; until it has ended, `deploy` is refused",)
 
 
 def _programs(

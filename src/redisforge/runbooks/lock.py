@@ -26,7 +26,7 @@ from redisforge.fleet.lock import (
     read_holder,
 )
 from redisforge.model.layout import ClusterLayout
-from redisforge.model.report import LockReport, again
+from redisforge.model.report import LockReport, again, running
 from redisforge.model.topology import Topology
 from redisforge.runbooks.lock_hosts import HostLocks
 from redisforge.runbooks.run import Progress
@@ -47,6 +47,24 @@ def lock_report(layout: ClusterLayout, topology: Topology | None = None) -> Lock
         return there
     known = here.held or there.known
     return msgspec.structs.replace(here, known=known, held_on=there.held_on, unreachable=there.unreachable)
+
+
+def lock_notices(layout: ClusterLayout, verb: str, topology: Topology | None = None) -> tuple[str, ...]:
+    """For `--dry-run`: who holds the lock now, on this machine or, for a `topology` on other hosts, on these, so that
+    `verb` would be refused. Empty if nobody does. No lock file is made."""
+    state = lock_state(Path(layout.lock))
+    if not state.held:
+        there = HostLocks(topology, layout).report()
+        if there is None or not there.held:
+            return ()
+        who = f"{running(there.verb, there.command)} of {there.user} on {there.host} (process {there.pid})"
+    elif state.holder is not None and state.pid in (state.holder.pid, -1):
+        who = str(state.holder)
+    elif state.pid > 0:
+        who = f"process {state.pid}, which has not said who it is,"
+    else:
+        who = "a process that this user cannot see"
+    return (f"{who} holds the cluster's lock; until it has ended, `{verb}` is refused",)
 
 
 def release(

@@ -14,8 +14,7 @@ from redisforge.fleet.host_lock import too_few
 from redisforge.fleet.lock import LockHolder, cluster_lock
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.report import LockReport
-from redisforge.runbooks.deploy_plan import lock_notices
-from redisforge.runbooks.lock import lock_report
+from redisforge.runbooks.lock import lock_notices, lock_report
 
 KILLED = LockHolder("ann", "h", 1, "rebalance", "2026-01-01T00:00:00+00:00", 1, "another boot")
 
@@ -53,16 +52,16 @@ def test_a_host_whose_key_is_not_known_is_not_to_be_declared_lost() -> None:
     assert "REDISFORGE_LOST_HOSTS=h2 redisforge rebalance" in (both.next_step or "")
 
 
-def test_a_dry_run_of_deploy_names_the_holder_and_makes_no_lock(tmp_path: Path) -> None:
+def test_a_dry_run_names_the_holder_and_makes_no_lock(tmp_path: Path) -> None:
     layout = ClusterLayout(str(tmp_path / "main"))
-    assert lock_notices(layout) == ()
+    assert lock_notices(layout, "deploy") == ()
     assert not (tmp_path / "main").exists()
     with cluster_lock(Path(layout.lock), "up") as holder:
-        (notice,) = lock_notices(layout)
+        (notice,) = lock_notices(layout, "deploy")
         assert str(holder) in notice
         assert "`deploy` is refused" in notice
         Path(layout.lock).write_bytes(msgspec.json.encode(KILLED))
-        (notice,) = lock_notices(layout)
+        (notice,) = lock_notices(layout, "deploy")
         assert f"process {os.getpid()}, which has not said who it is" in notice
     Path(layout.lock).write_bytes(msgspec.json.encode(KILLED))
-    assert lock_notices(layout) == (), "a holder that has ended holds nothing"
+    assert lock_notices(layout, "deploy") == (), "a holder that has ended holds nothing"
