@@ -148,6 +148,29 @@ def test_a_dead_host_does_not_keep_the_lock_and_most_hosts_must_be_there(fleet: 
     cluster.up()
 
 
+def test_a_host_with_a_full_disk_locks_and_one_that_cannot_has_no_voice(fleet: Fleet) -> None:
+    lock = fleet.folder_of("h1") / "locks" / "main"
+    kept = lock.parent.with_name("kept")
+    lock.unlink()
+    lock.symlink_to("/dev/full")  # what is written there finds no space
+    try:
+        result = fleet.cluster.run("restart", "redis-4")
+    finally:
+        lock.unlink()
+    assert result.status == 0, str(result)
+    assert "is held without" not in result.stderr
+
+    lock.parent.rename(kept)
+    lock.parent.write_text("in the way")
+    try:
+        result = fleet.cluster.run("restart", "redis-4")
+    finally:
+        lock.parent.unlink()
+        kept.rename(lock.parent)
+    assert result.status == 0, str(result)
+    assert "lock is held without h1 (the host cannot keep the cluster's lock: " in result.stderr
+
+
 def listens(server: SshServer) -> bool:
     return server._listens()  # pyright: ignore[reportPrivateUsage]
 

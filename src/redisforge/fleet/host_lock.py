@@ -56,7 +56,7 @@ left=$((left - 1))
 sleep 0.1
 done 2>/dev/null
 rm -f -- "$1.asked"
-printf '%s\n%s\n' "$$" "$2" >"$1" || exit 3
+printf '%s\n%s\n' "$$" "$2" >"$1" || :
 [ -r "$4" ] && say "record $(sed -n 1p "$4")"
 say mine
 while [ -n "$(timeout "$3" head -c 1 9>&-)" ]
@@ -72,7 +72,8 @@ done
 """Arguments: the lock file, the holder as JSON, seconds of silence, a file whose first line is shown to the new holder.
 The lock file's lines: its process, the holder. Who has taken the lock writes them a moment later, and who gives it back
 empties the file a moment before: while the file does not name a process that has it open, it is read again, for at most
-2 s. (/proc does not show another user's process; then the file is believed after that time.)"""
+2 s. (/proc does not show another user's process; then the file is believed after that time.) On a full disk the lock is
+held without a name."""
 
 
 class HeldElsewhereError(LockedError):
@@ -109,12 +110,11 @@ class HostLock:
         self._end: Callable[[], object] = lambda: None
 
     def take(self, on_notice: Callable[[str], None]) -> None:
-        """Take the lock, or raise.
+        """Take the lock, or raise. A host that cannot lock has no voice, as one that cannot be reached.
 
         Raises:
             LockedError: somebody holds it; says who.
-            UnreachableError: too few hosts can be reached.
-            HostError: a host cannot lock.
+            UnreachableError: too few hosts can be asked.
         """
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live(on_notice)), daemon=True)
         self._thread.start()
@@ -164,26 +164,29 @@ class HostLock:
     async def _take_all(self, on_notice: Callable[[str], None]) -> None:
         for place in self._places:  # connections are made at the same time, whoever is asked first
             asyncio.create_task(place.connection.get()).add_done_callback(_look_at)
-        unreachable: dict[str, UnreachableError] = {}
+        without: dict[str, HostError] = {}
         left = list(self._places)
         while left and not self._processes:
-            await self._ask(left.pop(0), unreachable)
-        results = await asyncio.gather(*(self._ask(place, unreachable) for place in left), return_exceptions=True)
+            await self._ask(left.pop(0), without)
+        results = await asyncio.gather(*(self._ask(place, without) for place in left), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         if 2 * len(self._processes) <= len(self._places):
-            raise too_few(len(self._places), unreachable, self._holder)
-        if unreachable:
-            names = (f"{name} ({error.what})" for name, error in unreachable.items())
+            raise too_few(len(self._places), without, self._holder)
+        if without:
+            names = (
+                f"{name} ({error.what}{'' if isinstance(error, UnreachableError) else f': {error.why}'})"
+                for name, error in without.items()
+            )
             on_notice(f"the cluster's lock is held without {', '.join(names)}")
 
-    async def _ask(self, place: LockPlace, unreachable: dict[str, UnreachableError]) -> None:
-        """Take the lock at one place. Raises LockedError, or HostError for a host that answers and cannot lock."""
+    async def _ask(self, place: LockPlace, without: dict[str, HostError]) -> None:
+        """Take the lock at one place. Raises LockedError."""
         try:
             self._processes[place.name] = await self._hold(place)
-        except UnreachableError as error:
-            unreachable[place.name] = error
+        except HostError as error:
+            without[place.name] = error
 
     async def _hold(self, place: LockPlace) -> asyncssh.SSHClientProcess[bytes] | None:
         import asyncssh
@@ -289,10 +292,14 @@ def locked(host: str, holder: LockHolder | None) -> HeldElsewhereError:
     )
 
 
-def too_few(count: int, failures: Mapping[str, UnreachableError], holder: LockHolder) -> UnreachableError:
-    """No more than half of the hosts can be asked for the lock. Who shows a key that is not trusted is there, and must
-    not be declared lost."""
-    there = [failure for failure in failures.values() if isinstance(failure, HostKeyError)]
+def too_few(count: int, failures: Mapping[str, HostError], holder: LockHolder) -> UnreachableError:
+    """No more than half of the hosts can be asked for the lock. Who shows a key that is not trusted, or answers and
+    cannot lock, is there, and must not be declared lost."""
+    there = [
+        failure
+        for failure in failures.values()
+        if isinstance(failure, HostKeyError) or not isinstance(failure, UnreachableError)
+    ]
     silent = ",".join(sorted(name for name, failure in failures.items() if failure not in there))
     cures = [*dict.fromkeys(failure.next_step or "" for failure in there)]
     if silent:
@@ -300,10 +307,11 @@ def too_few(count: int, failures: Mapping[str, UnreachableError], holder: LockHo
             "bring the hosts back. If they are lost, say so, and they are not asked: "
             f"REDISFORGE_LOST_HOSTS={silent} {holder.command or f'redisforge {holder.verb}'}"
         )
+    what = "asked" if there else "reached"
     return UnreachableError(
         "the cluster's lock cannot be had",
         where=",".join(sorted(failures)),
-        why=f"{len(failures)} of {count} hosts cannot be reached, and somebody else may operate there\n"
+        why=f"{len(failures)} of {count} hosts cannot be {what}, and somebody else may operate there\n"
         + "\n".join(f"{failure.where}: {failure.what}: {failure.why}" for failure in failures.values()),
         next_step="\n".join(cures),
     )

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from redisforge.cli.lock import lock_text
-from redisforge.errors import HostKeyError, UnreachableError
+from redisforge.errors import HostError, HostKeyError, UnreachableError
 from redisforge.fleet.host_lock import too_few
 from redisforge.fleet.lock import LockHolder, cluster_lock
 from redisforge.model.layout import ClusterLayout
@@ -47,6 +47,10 @@ def test_a_host_whose_key_is_not_known_is_not_to_be_declared_lost() -> None:
     gone = UnreachableError("the host does not answer", where="h2", next_step="Is it up?")
     only_keys = too_few(1, {"h1": key}, KILLED)
     assert only_keys.next_step == "accept it: redisforge host trust h1"
+    full = HostError("the host cannot keep the cluster's lock", where="h1", why="no space", next_step="mend it")
+    cannot = too_few(1, {"h1": full}, KILLED)
+    assert cannot.next_step == "mend it"
+    assert "cannot be asked" in cannot.why
     both = too_few(3, {"h1": key, "h2": gone}, KILLED)
     assert "redisforge host trust h1" in (both.next_step or "")
     assert "REDISFORGE_LOST_HOSTS=h2 redisforge rebalance" in (both.next_step or "")
