@@ -25,6 +25,9 @@ from redisforge.plan.low_ports import USUAL_LIMIT
 from redisforge.runbooks.preflight import BYTES_PER_NODE
 from redisforge.runbooks.preflight_ports import cures, denial, due_units, is_idle_unit
 
+_COPIES = 2
+"""So often a new node may have what it copies on its disk: as it arrives, and as it is written anew."""
+
 
 class _Need(msgspec.Struct, frozen=True):
     """What is to start on one host. `sizes`: bytes that each path will take, if nothing is there yet.
@@ -97,11 +100,13 @@ def _needs(topology: Topology, sites: Mapping[str, Site], facts: Facts, due: Map
     again = [asked for asked in ports if asked.unit in due and asked.unit not in idle]
     hosts = [asked.host for asked in ports if asked.unit in idle]
     hosts += [asked.host for asked in again if asked.port < USUAL_LIMIT]
+    data = max((node.used_memory_bytes for node in facts.reachable_nodes()), default=0)
+    node_bytes = max(BYTES_PER_NODE, _COPIES * data)
     for host in dict.fromkeys(hosts):
         site = sites[host]
         names = dict.fromkeys(asked.unit for asked in ports if asked.host == host and asked.unit in idle)
         carried = {folder.target: folder.source for name in names if name in due for folder in due[name].carried}
-        sizes = {site.layout.unit(name): BYTES_PER_NODE for name in names if name in nodes}
+        sizes = {site.layout.unit(name): node_bytes for name in names if name in nodes}
         sizes |= {target: _size_bytes(Path(source)) for target, source in carried.items()}
         yield _Need(
             site,
