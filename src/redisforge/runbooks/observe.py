@@ -27,6 +27,8 @@ _UNITS_COST = 10
 """While every node does what was last seen of its Unit, a look at the Units is reused for as many times what it took:
 over SSH, and with Docker, it takes longer than everything else."""
 
+_HISTORY_S = 2.0
+"""What nodes said longer ago than this is asked again, if the look took that long."""
 _IDLE = (UnitState.ABSENT, UnitState.STOPPED, UnitState.UNKNOWN)
 
 
@@ -54,6 +56,7 @@ class Observer:
         self._units: dict[str, UnitFacts] = {}
         self._units_at_s = float("-inf")
         self._units_took_s = 0.0
+        self._nodes_at_s = float("-inf")
 
     async def look(self, *, fresh_units: bool = False, always_probe: bool = False) -> Facts:
         """The facts of this moment.
@@ -67,8 +70,18 @@ class Observer:
             return await self._look_at_endpoints(await nodes_seen) if always_probe else ()
 
         nodes, units, envoys, endpoints = await asyncio.gather(
-            nodes_seen, self._look_at_units(nodes_seen, fresh=fresh_units), self._look_at_envoys(), probed()
+            nodes_seen,
+            self._look_at_units(nodes_seen, fresh=fresh_units),
+            self._look_at_envoys(self._cluster.topology.envoys),
+            probed(),
         )
+        # A host that does not answer is waited for. What the others said before that is history: a replica may have
+        # taken over since.
+        if time.monotonic() - self._nodes_at_s > _HISTORY_S:
+            nodes_seen = asyncio.ensure_future(self._look_at_nodes())
+            answered = [envoy for envoy in self._cluster.topology.envoys if not envoys[envoy.name].problem]
+            nodes, again, endpoints = await asyncio.gather(nodes_seen, self._look_at_envoys(answered), probed())
+            envoys |= again
         # Without the Envoys: one that is away keeps nobody from trying the others.
         facts = Facts(observed_at_s=time.time(), units=units, nodes=nodes)
         if not always_probe and not gates.settled(self._cluster.topology, facts):
@@ -80,9 +93,11 @@ class Observer:
         self._units_at_s = float("-inf")
 
     async def _look_at_nodes(self) -> dict[str, NodeFacts]:
-        return await self.asker.observe_all(
+        seen = await self.asker.observe_all(
             (node.name, (node.address, node.port)) for node in self._cluster.topology.nodes
         )
+        self._nodes_at_s = time.monotonic()
+        return seen
 
     async def _look_at_units(self, nodes: asyncio.Future[dict[str, NodeFacts]], *, fresh: bool) -> dict[str, UnitFacts]:
         began_s = time.monotonic()
@@ -105,8 +120,8 @@ class Observer:
         running = {name for name, unit in self._units.items() if unit.state is UnitState.RUNNING and name in nodes}
         return running == {name for name, node in nodes.items() if node.reachable and name in self._units}
 
-    async def _look_at_envoys(self) -> dict[str, EnvoyFacts]:
-        seen = await asyncio.gather(*(self._look_at_envoy(envoy) for envoy in self._cluster.topology.envoys))
+    async def _look_at_envoys(self, envoys: Sequence[EnvoyInstance]) -> dict[str, EnvoyFacts]:
+        seen = await asyncio.gather(*(self._look_at_envoy(envoy) for envoy in envoys))
         return {envoy.name: envoy for envoy in seen}
 
     async def _look_at_envoy(self, envoy: EnvoyInstance) -> EnvoyFacts:

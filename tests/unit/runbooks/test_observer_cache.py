@@ -31,10 +31,11 @@ class SlowRuntime(FakeRuntime):
         super().__init__()
         self.looks = 0
         self.now_s = 100.0
+        self.look_s = LOOK_S
 
     async def observe(self) -> dict[str, UnitFacts]:
         self.looks += 1
-        self.now_s += LOOK_S
+        self.now_s += self.look_s
         return await super().observe()
 
 
@@ -44,9 +45,14 @@ class Asker:
     def __init__(self, nodes: dict[str, NodeFacts]) -> None:
         self._nodes = nodes
         self.gone: set[str] = set()
+        self.dies = ""
+        """Who answers once more and then no longer."""
 
     async def observe_all(self, nodes: object) -> dict[str, NodeFacts]:
         del nodes
+        if self.dies:
+            self.gone, self.dies, before = {self.dies}, "", self._nodes
+            return before
         lost = {name: msgspec.structs.replace(self._nodes[name], id="", problem="gone") for name in self.gone}
         return {**self._nodes, **lost}
 
@@ -134,3 +140,16 @@ async def test_a_unit_that_runs_and_is_not_declared_is_told_without_another_look
 
     assert [found.unit for found in facts.strays] == [stray]
     assert watched.runtime.looks == 1
+
+
+async def test_what_nodes_said_while_a_host_was_waited_for_is_asked_again(watched: Watched) -> None:
+    watched.asker.dies = "redis-2"
+    facts = await watched.observer.look(fresh_units=True)
+    assert facts.nodes["redis-2"].reachable, "a moment ago is soon enough"
+
+    watched.asker.gone, watched.asker.dies = set(), "redis-2"
+    watched.runtime.look_s = 10.0
+    facts = await watched.observer.look(fresh_units=True)
+    assert facts.nodes["redis-2"].problem == "gone"
+    assert facts.nodes["redis-1"].reachable
+    assert facts.observed_at_s == watched.runtime.now_s
