@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def connect_text(cluster: Cluster, *, command: str, reveal: bool) -> str:
 
 def own_command(argv0: str) -> str:
     """How to call this program again from any folder: its name if PATH finds it, else its absolute path."""
+    if Path(argv0).name == "__main__.py":  # python -m redisforge
+        return f"{sys.executable} -m redisforge"
     name = Path(argv0).name
     found = shutil.which(name)
     here = Path(argv0).absolute()
