@@ -158,6 +158,8 @@ def test_a_host_is_drained_and_then_removed(cluster: Cluster) -> None:
     assert "h4" in declared_hosts(cluster)
     assert done(cluster, "host", "drain", "h4", "--yes")["phases"] == []
 
+    planned_removal = cluster.run("host", "remove", "h4", "--dry-run")
+    assert "Nothing to do on the nodes: only what is on record" in planned_removal.stdout
     report = done(cluster, "host", "remove", "h4", "--yes")
     assert declared_hosts(cluster) == ["h1", "h2", "h3"]
     assert any("does not declare the host h4 any more" in notice for notice in report["notices"])

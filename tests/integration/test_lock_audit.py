@@ -156,8 +156,11 @@ def test_a_verb_that_is_killed_leaves_a_free_lock_and_its_name(fresh: Cluster) -
     assert (left["held"], left["alive"], left["verb"], left["pid"]) == (False, False, "restart", verb.pid)
     assert left["command"].startswith("redisforge restart --probe")
     assert f"`{left['command']}` goes on from there" in fresh.run("lock", "status").stdout
+    said = f"`{left['command']}` of {getpass.getuser()} was cut off: run it again, it goes on from there"
+    assert said in fresh.run("status").stdout
     assert "no end: killed" in fresh.run("audit", "--verb", "restart").stdout
     again = fresh.run("restart")
     assert again.status == 0, str(again)
     assert fresh.is_healthy()
     assert lock_of(fresh)["verb"] == ""
+    assert "was cut off" not in fresh.run("status").stdout

@@ -117,6 +117,21 @@ def test_a_host_is_drained_under_load(fleet: Fleet) -> None:
     assert cluster.up() == []
 
 
+def test_a_host_that_was_taken_out_keeps_nothing_of_the_cluster(fleet: Fleet) -> None:
+    cluster, folder = fleet.cluster, fleet.folder_of("h2") / "clusters" / "main"
+    assert (folder / "record.json").exists()
+    assert list((folder / "tls").glob("*.key"))
+
+    report = done(cluster, "host", "remove", "h2", "--yes", "--force")
+
+    assert not folder.exists()
+    assert not any("could not be deleted" in notice for notice in report["notices"])
+    assert (cluster.path / "tls" / "ca.key").exists()
+    assert by_host(cluster) == {"h1": 3, "h4": 3}
+    assert cluster.is_healthy(), cluster.problems()
+    assert cluster.up() == []
+
+
 def test_what_a_lost_host_has_brought_back_is_named_once_the_cluster_has_the_host_again(fleet: Fleet) -> None:
     cluster, folder = fleet.cluster, fleet.folder_of("h3") / "clusters" / "main"
     brought = units_of(fleet, "h3")

@@ -40,7 +40,7 @@ def apply_config(
     """
     from redisforge.cli.output import finished_steps_only
     from redisforge.runbooks.apply_config import apply_config_verb
-    from redisforge.runbooks.change import Allowance
+    from redisforge.runbooks.watch import Allowance
 
     declared = load_declared(config, cluster).topology
     found = the_cluster(declared.name)

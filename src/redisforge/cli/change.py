@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from redisforge.model.report import ChangeReport
     from redisforge.model.steps import Plan
-    from redisforge.runbooks.change import Allowance, Verb
+    from redisforge.runbooks.change import Verb
     from redisforge.runbooks.cluster import Cluster
+    from redisforge.runbooks.watch import Allowance
 
 
 def register(app: typer.Typer) -> None:
@@ -58,8 +59,8 @@ def failover(
     --force does not ask the master: what it alone had received is lost. --takeover does not ask the other masters:
     two masters can then claim the same slots until the network heals.
     """
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.failover import failover_verb
+    from redisforge.runbooks.watch import Allowance
 
     found = the_cluster(cluster)
     mode = "takeover" if takeover else "force" if force else "handover"
@@ -86,8 +87,8 @@ def restart(
     as_json: JsonOption = False,
 ) -> None:
     """Restart nodes one after the other: replicas first, masters hand over before they stop."""
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.restart import restart_verb
+    from redisforge.runbooks.watch import Allowance
 
     verb = restart_verb(tuple(nodes or ()), force=force)
     allowance = Allowance(probe=probe, abort_over_ms=abort_over)
@@ -114,8 +115,8 @@ def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as
 
 
 def confirm(cluster: Cluster, verb: Verb, question: str | Callable[[Plan], str], *, as_json: bool) -> None:
-    """Show the plan of a verb and ask whether to go on; nothing is asked where there is nothing to do, or where the
-    plan, which the question may depend on, leaves no question.
+    """Show the plan of a verb and ask whether to go on; nothing is asked where there is nothing to do (a host that is
+    taken out is something), or where the plan, which the question may depend on, leaves no question.
 
     What is refused is refused before anybody is asked. Raises as `plan_change`, and typer.Abort for a no.
     """
@@ -125,10 +126,12 @@ def confirm(cluster: Cluster, verb: Verb, question: str | Callable[[Plan], str],
     plan = plan_change(cluster, verb)
     if not isinstance(question, str):
         question = question(plan)
-    if not plan.phases or not question:
+    if not (plan.phases or (plan.records and verb.undeclares)) or not question:
         return
     if not as_json:
         print_plan(plan, as_json=False)
+        for notice in verb.notices:
+            typer.echo(f"  {notice}")
     typer.confirm(question, abort=True, err=as_json)
 
 

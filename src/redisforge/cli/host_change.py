@@ -53,8 +53,8 @@ def enter(
     another choice. Redis itself still may, when a master elsewhere dies: that is better than to serve nothing.
     """
     from redisforge.cli.change import run
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.host_change import enter_verb
+    from redisforge.runbooks.watch import Allowance
 
     allowance = Allowance(probe=probe, abort_over_ms=abort_over)
     run(the_cluster(cluster), enter_verb(host, force=force), allowance, dry_run=dry_run, as_json=as_json)
@@ -68,8 +68,8 @@ def exit_(
 ) -> None:
     """End a host's maintenance: its nodes may be masters again. Nothing moves by itself."""
     from redisforge.cli.change import run
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.host_change import exit_verb
+    from redisforge.runbooks.watch import Allowance
 
     run(the_cluster(cluster), exit_verb(host), Allowance(), dry_run=dry_run, as_json=as_json)
 
@@ -90,9 +90,9 @@ def drain(
     goes on; `host remove` takes the host out altogether.
     """
     from redisforge.cli.change import confirm, run
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.host_change import drain_verb
     from redisforge.runbooks.host_room import ways_out
+    from redisforge.runbooks.watch import Allowance
 
     found = the_cluster(cluster)
     verb = drain_verb(host, ways_out(found, force=force))
@@ -116,9 +116,9 @@ def remove(
     The host may be lost: then its nodes are forgotten, and their copies are made anew on other hosts.
     """
     from redisforge.cli.change import confirm, run
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.host_change import remove_verb
     from redisforge.runbooks.host_room import left_before, ways_out
+    from redisforge.runbooks.watch import Allowance
 
     found = the_cluster(cluster)
     how = ways_out(found, force=force)
@@ -145,9 +145,9 @@ def replace(
     are spread evenly again, and OLD is forgotten and taken out of redisforge.yaml.
     """
     from redisforge.cli.change import confirm, run
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.host_change import replace_verb
     from redisforge.runbooks.host_room import declared_hosts, left_before, ways_out
+    from redisforge.runbooks.watch import Allowance
 
     found = the_cluster(cluster)
     verb = replace_verb(

@@ -88,6 +88,8 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         return
     if plan.is_empty:
         typer.echo("Nothing to do: what runs is what is declared.")
+    if plan.records and not plan.phases:
+        typer.echo("Nothing to do on the nodes: only what is on record of the cluster changes.")
     for number, phase in enumerate(plan.phases, 1):
         first, *rest = phase_lines(phase)
         typer.echo("\n".join([f"{number}. {first}", *rest]))

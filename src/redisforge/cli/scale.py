@@ -80,8 +80,8 @@ def scale(
         return
     from redisforge.cli.change import confirm, run
     from redisforge.model.words import counted
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.scale import scale_verb
+    from redisforge.runbooks.watch import Allowance
 
     found = the_cluster(cluster)
     declared_shards, declared_replicas = _declared_size(found)
@@ -121,9 +121,9 @@ def add(
     """
     from redisforge.cli.change import run
     from redisforge.errors import UsageError
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.init_cluster import parse_nodes
     from redisforge.runbooks.scale import Newcomer, add_verb
+    from redisforge.runbooks.watch import Allowance
 
     if replica_of and role == "master":
         raise UsageError("a master is no replica", next_step="leave out --replica-of, or give --role replica")
@@ -160,8 +160,8 @@ def remove(
     """
     from redisforge.cli.change import confirm, run
     from redisforge.runbooks.audit import has_worked
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.scale import remove_verb
+    from redisforge.runbooks.watch import Allowance
 
     found = the_cluster(cluster)
     verb = remove_verb(
@@ -205,9 +205,9 @@ def rebalance(
 ) -> None:
     """Move the fewest slots so that every master has its share."""
     from redisforge.cli.change import run
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.failover import roles_verb
     from redisforge.runbooks.scale import rebalance_verb
+    from redisforge.runbooks.watch import Allowance
 
     options = _options(weight, max_rate, max_key_size)
     if roles:

@@ -48,8 +48,8 @@ def upgrade(
     from redisforge.cli.output import finished_steps_only
     from redisforge.errors import UsageError
     from redisforge.model.topology import Engine
-    from redisforge.runbooks.change import Allowance
     from redisforge.runbooks.upgrade import upgrade_verb
+    from redisforge.runbooks.watch import Allowance
 
     if bool(redis) == bool(valkey):
         raise UsageError("which version?", next_step="one of --redis VERSION and --valkey VERSION")

@@ -30,6 +30,8 @@ class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
     envoy: str
     maintenance: tuple[str, ...] = ()
     """Hosts in maintenance, by name."""
+    cut_off: str = ""
+    """What was begun on this machine and did not come to its end, in words; the same command goes on with it."""
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -260,9 +260,13 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Phases in order. Only the first is carried out; then the system is observed and planned again."""
+    """Phases in order. Only the first is carried out; then the system is observed and planned again.
+
+    `records`: what is on record of the cluster (its nodes and hosts, a host's maintenance) changes, too.
+    """
 
     phases: tuple[Phase, ...] = ()
+    records: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -272,7 +276,7 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def is_empty(self) -> bool:
         """True when the system already is what was declared."""
-        return not self.phases
+        return not (self.phases or self.records)
 
     def steps(self) -> tuple[Step, ...]:
         """All steps in order."""

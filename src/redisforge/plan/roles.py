@@ -124,20 +124,28 @@ def _shared(topology: Topology, facts: Facts) -> Iterator[Problem]:
             for address, copies in sorted(on_hosts.items()):
                 if copies > 1:
                     names = [node.name for node in nodes if node.address == address]
-                    yield _sharing(shard, names, f"the host {address}", len(nodes))
+                    yield _sharing(topology, shard, names, f"the host {address}", len(nodes))
         elif len(in_zones) < min(len(nodes), len(zones)):
             for zone, copies in sorted(in_zones.items()):
                 if copies > 1:
                     names = [node.name for node in nodes if node.zone == zone]
-                    yield _sharing(shard, names, f"the zone {zone}", len(nodes))
+                    yield _sharing(topology, shard, names, f"the zone {zone}", len(nodes))
 
 
-def _sharing(shard: int, names: Sequence[str], what: str, copies: int) -> Problem:
+def _sharing(topology: Topology, shard: int, names: Sequence[str], what: str, copies: int) -> Problem:
     loss = "lose the shard" if len(names) == copies else f"take {len(names)} of its {copies} copies at once"
     return Problem(
         severity="warning", where=f"shard {shard + 1}", what=f"{', '.join(names)} share {what}",
-        next_step=f"its loss would {loss}: place a replica elsewhere and remove one here",
+        next_step=f"its loss would {loss}: {_apart(topology)}",
     )  # fmt: skip
+
+
+def _apart(topology: Topology) -> str:
+    """How a copy gets to another place: what is added goes where it protects most, what protects least leaves."""
+    if topology.access:
+        return "place a replica elsewhere and remove one here"
+    more, now = (f"`redisforge scale --replicas {number}`" for number in (topology.replicas + 1, topology.replicas))
+    return f"{more} makes a copy elsewhere, then {now} removes the one here"
 
 
 def _heaped(topology: Topology, facts: Facts) -> Iterator[Problem]:

@@ -13,12 +13,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from redisforge.errors import AbortedError, RedisForgeError
-from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy
+from redisforge.fleet.binaries import cache_folder, ensure_engine, ensure_envoy, find_engine, find_envoy
 from redisforge.fleet.journal import Journal, command_line
 from redisforge.model.facts import Facts
 from redisforge.model.report import ChangeReport, ProbeReport
@@ -26,7 +25,8 @@ from redisforge.model.steps import Plan
 from redisforge.model.topology import Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.envoy_places import without_envoys
-from redisforge.plan.predict import Planner, foresee, predict
+from redisforge.plan.predict import Planner, foresee
+from redisforge.plan.roles import crowded
 from redisforge.plan.starting import Wishes
 from redisforge.runbooks.cluster import Cluster, record_topology, with_topology
 from redisforge.runbooks.control import Control
@@ -34,6 +34,7 @@ from redisforge.runbooks.converge import converge
 from redisforge.runbooks.declare import declare_options, undeclare_hosts
 from redisforge.runbooks.external import service_units
 from redisforge.runbooks.holding import Held, holding
+from redisforge.runbooks.leftovers import clear_hosts
 from redisforge.runbooks.moving import MoveLimits, SlotMover
 from redisforge.runbooks.observe import Observer
 from redisforge.runbooks.preflight import check_certificate_names, check_space
@@ -42,10 +43,7 @@ from redisforge.runbooks.preflight_ports import check_ports
 from redisforge.runbooks.run import Account, Progress, Runner
 from redisforge.runbooks.shared_record import share_record
 from redisforge.runbooks.units import Programs, build_units, certificate_names
-
-if TYPE_CHECKING:
-    from redisforge.runbooks.client_probe import ClientProbe
-
+from redisforge.runbooks.watch import Allowance, Watch
 
 _WORTH_TELLING_S = 0.5
 """What takes longer than this is told, so that the lines add up to what the verb took."""
@@ -101,13 +99,6 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
         return f"redisforge {self.name} {self.what}".strip()
 
 
-class Allowance(msgspec.Struct, frozen=True, kw_only=True):
-    """`probe`: watch what clients see. `abort_over_ms`: stop at the next safe point when that is worse."""
-
-    probe: bool = False
-    abort_over_ms: int | None = None
-
-
 def change(cluster: Cluster, verb: Verb, allowance: Allowance, progress: Progress) -> ChangeReport:
     """Carry out `verb` under the cluster's lock.
 
@@ -152,8 +143,9 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
         if verb.needs_units:
             await _check_before_starting(grown, seen)
         wishes = wishes_for(topology)
-        plan = predict(topology, facts, wishes, verb.planner(topology, facts, wishes))
-        return Plan((*before.phases, *plan.phases))
+        plan, foreseen = foresee(topology, facts, wishes, verb.planner(topology, facts, wishes))
+        records = not plan.is_open and verb.result(topology, foreseen) != cluster.topology
+        return Plan((*before.phases, *plan.phases), records)
 
     def wishes_for(topology: Topology) -> Wishes:
         names = (*(node.name for node in topology.own_nodes), *(envoy.name for envoy in topology.envoys))
@@ -163,11 +155,19 @@ def plan_change(cluster: Cluster, verb: Verb) -> Plan:
 
 
 async def _check_before_starting(cluster: Cluster, facts: Facts) -> None:
-    """What `change` looks at before anything starts, as far as it can be seen without the programs and without writing
-    anything. Raises RedisForgeError: what a host lacks."""
-    if not cluster.topology.access:
-        _check_this_machine(cluster, facts)
-        await check_other_hosts(cluster.topology, cluster.sites, facts)
+    """What `change` looks at before anything starts, as far as it can be seen without writing anything; with programs
+    that are not here yet, it is not seen whether hosts have the images for them. Raises RedisForgeError: what a host
+    lacks."""
+    if cluster.topology.access:
+        return
+    _check_this_machine(cluster, facts)
+    topology, cache = cluster.topology, cache_folder(os.environ)
+    engine = find_engine(topology.engine, cache, os.environ)
+    envoy = find_envoy(topology.envoy.version, topology.envoy.path, cache, os.environ)
+    units: Mapping[str, Unit] = {}
+    if engine and envoy:
+        units = build_units(topology, cluster.layout, cluster.credentials, Programs(engine, envoy))
+    await check_other_hosts(topology, cluster.sites, facts, units)
 
 
 def _check_this_machine(cluster: Cluster, facts: Facts) -> None:
@@ -203,6 +203,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
     journal, progress = account.journal, account.progress
     shared: dict[str, int] = {}
     gathered, facts, noticed_before = await _gathered(before, verb, allowance, account, held)
+    crowded_before = _crowding(before.topology, facts)
     topology = verb.target(before.topology, facts)
     cluster = with_topology(before, topology)
     async with Observer(cluster, with_listing=True, settings=verb.settings) as observer:
@@ -223,7 +224,7 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
         if verb.prepare:
             await verb.prepare(facts)
         watched = _staying(cluster, facts, verb.result(topology, facts))
-        async with _Watch(watched, allowance, journal, progress) as watch:
+        async with Watch(watched, allowance, journal, progress) as watch:
             control = Control(progress, _safe_point(held, watch))
             mover = SlotMover(cluster, journal, progress, verb.limits, control.stop_requested)
             runner = Runner(cluster, observer, units, account, mover)
@@ -234,17 +235,25 @@ async def _carry_out(before: Cluster, verb: Verb, allowance: Allowance, account:
                     if verb.recover and not isinstance(error, AbortedError):
                         await verb.recover(observer, error)
                     raise
+    gone = [host for host in topology.hosts if not {host.name, host.address}.isdisjoint(verb.undeclares)]
+    cleared = await clear_hosts(gone, cluster.sites)  # while it is still known which hosts these are
     left = msgspec.structs.replace(cluster, topology=verb.result(topology, facts))
     if left.topology != topology:
         record_topology(left)
     await share_record(left, shared)
     declared = await _declare(left, verb, programs)
+    crowded_now = [said for said in _crowding(left.topology, facts) if said not in crowded_before]
     return ChangeReport(
         verb=verb.name, cluster=topology.name, what=verb.what, phases=(*gathered, *phases),
         probe=noticed_before.then(watch.report) if noticed_before and watch.report else watch.report,
         recorded=left.topology != before.topology,
-        notices=(*verb.notices, *dict.fromkeys((*notices, *declared))),
+        notices=(*verb.notices, *dict.fromkeys((*notices, *declared, *cleared, *watch.notices, *crowded_now))),
     )  # fmt: skip
+
+
+def _crowding(topology: Topology, facts: Facts) -> list[str]:
+    """Where masters, or the copies of a shard, stand closer together than they have to; what helps."""
+    return [f"{problem.where}: {problem.what}: {problem.next_step}" for problem in crowded(topology, facts)]
 
 
 async def _gathered(
@@ -260,7 +269,7 @@ async def _gathered(
         units, _ = ready_units(cluster, facts, account.progress)
         await check_other_hosts(cluster.topology, cluster.sites, facts, units)
         watched = _staying(cluster, facts, cluster.topology)
-        async with _Watch(watched, allowance, account.journal, account.progress) as watch:
+        async with Watch(watched, allowance, account.journal, account.progress) as watch:
             control = Control(account.progress, _safe_point(held, watch))
             with control.listening():
                 runner = Runner(cluster, observer, units, account)
@@ -268,7 +277,7 @@ async def _gathered(
         return phases, facts, watch.report
 
 
-def _safe_point(held: Held, watch: _Watch) -> Callable[[], None]:
+def _safe_point(held: Held, watch: Watch) -> Callable[[], None]:
     """What is asked between two steps. Raises what ends a verb there."""
 
     def check() -> None:
@@ -319,42 +328,6 @@ def _staying(cluster: Cluster, facts: Facts, left: Topology) -> Cluster:
     if len(going) == len(cluster.topology.envoys):
         return cluster
     return msgspec.structs.replace(cluster, topology=without_envoys(cluster.topology, going))
-
-
-class _Watch:
-    """The probe of a verb, if it is wanted; however the verb ends, what clients noticed is told and kept."""
-
-    def __init__(self, cluster: Cluster, allowance: Allowance, journal: Journal, progress: Progress) -> None:
-        self._limit_ms = allowance.abort_over_ms
-        self._journal = journal
-        self._progress = progress
-        self._probe: ClientProbe | None = None
-        if allowance.probe or allowance.abort_over_ms is not None:
-            from redisforge.runbooks.client_probe import ClientProbe
-
-            self._probe = ClientProbe(cluster)
-        self.report: ProbeReport | None = None
-
-    def check(self) -> None:
-        """For safe points. Raises AbortedError."""
-        if self._probe and self._limit_ms is not None:
-            self._probe.check_budget(self._limit_ms)
-
-    async def __aenter__(self) -> _Watch:
-        if self._probe:
-            await self._probe.__aenter__()
-        return self
-
-    async def __aexit__(self, *ended: Any) -> None:
-        if self._probe is None:
-            return
-        try:
-            self.report = await self._probe.finish()
-            self._journal.write("probe", what=str(self.report), result="ok", seconds=self.report.seconds)
-            if ended[0]:  # else the verb's report says it
-                self._progress(str(self.report))
-        finally:
-            await self._probe.__aexit__(*ended)
 
 
 def _find_programs(cluster: Cluster, environment: Mapping[str, str], progress: Progress) -> Programs:

@@ -182,7 +182,7 @@ def _leave_verb(move: _Move, declared: tuple[Host, ...] = ()) -> Verb:
         nodes, envoys = nodes_on(topology, here), envoys_on(topology, here)
         wanted = Evacuation(hosts=here, nodes=nodes, envoys=envoys, wishes=wishes)
         _refuse(topology, facts, wanted, move.how, host)
-        notices[:] = _about_leftovers(facts, wanted, host)
+        notices[:] = [*_about_zones(topology, host, move.heir), *_about_leftovers(facts, wanted, host)]
         return lambda seen: evacuation_phase(topology, seen, wanted)
 
     def result(topology: Topology, facts: Facts) -> Topology:
@@ -256,6 +256,17 @@ def _refuse(topology: Topology, facts: Facts, wanted: Evacuation, how: Leaving, 
         return
     refuse_shared_hosts(topology, facts, wanted.nodes, new)
     refuse_lost_majority(topology, host)
+
+
+def _about_zones(topology: Topology, host: Host, heir: str) -> list[str]:
+    """That the new host stands in another zone than the old one: copies may come to share it."""
+    new = next((other for other in topology.hosts if other.name == heir), host)
+    if new.zone == host.zone:
+        return []
+    return [
+        f"{new.name} is in {new.zone}, and {host.name} is in {host.zone}: afterwards shards may have all of their "
+        "copies in one zone"
+    ]
 
 
 def _about_leftovers(facts: Facts, wanted: Evacuation, host: Host) -> list[str]:

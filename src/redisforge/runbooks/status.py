@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from redisforge.fleet.lock import LockState, lock_state
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.report import (
     ClusterReport,
@@ -15,6 +17,7 @@ from redisforge.model.report import (
     NodeReport,
     Problem,
     StatusReport,
+    running,
 )
 from redisforge.model.slots import count, describe
 from redisforge.model.topology import RedisNode, Role, Topology
@@ -33,11 +36,18 @@ def status(cluster: Cluster) -> StatusReport:
         async with Observer(cluster, timeout_s=_TIMEOUT_S) as observer:
             return await observer.look(fresh_units=True, always_probe=True)
 
-    return report(cluster.topology, asyncio.run(look()))
+    return report(cluster.topology, asyncio.run(look()), cut_off(lock_state(Path(cluster.layout.lock))))
 
 
-def report(topology: Topology, facts: Facts) -> StatusReport:
-    """The facts as a report."""
+def cut_off(lock: LockState) -> str:
+    """What did not come to its end: whoever held the lock last ended without giving it back. "" if nothing."""
+    if lock.held or lock.holder is None:
+        return ""
+    return f"{running(lock.holder.verb, lock.holder.command)} of {lock.holder.user}"
+
+
+def report(topology: Topology, facts: Facts, unfinished: str = "") -> StatusReport:
+    """The facts as a report; `unfinished`: see `cut_off`."""
     problems = tuple(_with_name(problem, topology.name) for problem in diagnose(topology, facts))
     shards = actual_shards(topology, facts)
     nodes = [_node(node, facts, shards[node.name]) for node in topology.nodes]
@@ -52,6 +62,7 @@ def report(topology: Topology, facts: Facts) -> StatusReport:
             engine=f"{topology.engine.kind} {', '.join(versions) or '-'}",
             envoy=", ".join(envoys) or "-",
             maintenance=topology.maintenance,
+            cut_off=unfinished,
         ),
         nodes=tuple(nodes),
         endpoints=tuple(
@@ -73,7 +84,7 @@ def report(topology: Topology, facts: Facts) -> StatusReport:
 def _with_name(problem: Problem, name: str) -> Problem:
     """The advice as it works from any folder: the command with the cluster's name."""
     advice = re.sub(
-        r"`redisforge (up|logs|rebalance|upgrade|host maintenance exit|host replace)\b",
+        r"`redisforge (up|logs|rebalance|scale|upgrade|host maintenance exit|host replace)\b",
         rf"`redisforge \1 -c {name}",
         problem.next_step,
     )
