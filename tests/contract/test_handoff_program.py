@@ -144,6 +144,7 @@ def test_a_replica_reads_the_rest_of_the_stream_before_it_is_judged(scene: Scene
         ({"slave_repl_offset": 1}, "it has received nothing yet"),
         ({"slave_repl_offset": 0}, "it has received nothing yet"),
         ({"db0": ""}, "it is empty, and its master had 3 keys"),
+        ({"aof_last_write_status": "err"}, "it cannot write to its disk, and would refuse all writes"),
     ],
 )
 def test_an_unfit_replica_never_takes_over(scene: Scene, info: dict[str, Any], reason: str) -> None:

@@ -49,6 +49,7 @@ def test_a_disk_that_fills_up_is_named_and_what_was_acknowledged_is_kept(on_smal
     keys = cluster.write_keys(300, "before")
     master = on_small_disks.master_elsewhere()
     host = on_small_disks.host_of(master)
+    copies = [n for n, node in cluster.nodes().items() if node["host"] == host.name and node["role"] == "replica"]
     host.run("sh", "-c", f"head -c 2G /dev/zero >{FILLING} 2>/dev/null || true")
     refused = 0
 
@@ -75,6 +76,13 @@ def test_a_disk_that_fills_up_is_named_and_what_was_acknowledged_is_kept(on_smal
 
     until(is_told, f"status names {master}", NOTICED_S)
     until(lambda: write_what_can_be("more")[1], f"{master} refuses writes", NOTICED_S)
+
+    def copies_are_told() -> bool:
+        keys.update(write_what_can_be("copies")[0])
+        told = {problem.partition(":")[0] for problem in cluster.problems() if "disk" in problem}
+        return told >= {*copies}
+
+    until(copies_are_told, f"status names {copies}, too", NOTICED_S)
     kept, errors = write_what_can_be("others")
     keys.update(kept)
     assert kept, errors
@@ -84,6 +92,7 @@ def test_a_disk_that_fills_up_is_named_and_what_was_acknowledged_is_kept(on_smal
     until(lambda: not write_what_can_be("after")[1], "all writes are taken again", HEAL_S)
     cluster.await_health(HEAL_S)
     assert cluster.read_keys(keys) == keys
+    assert [cluster.nodes()[name]["restart_count"] for name in copies] == [0] * len(copies), "a replica goes on"
 
 
 FAKE_DATE = """#!/bin/sh

@@ -144,6 +144,8 @@ def why_unfit(info: dict[str, str], seen: Sample, max_lag_bytes: int) -> str:
         return "it has received nothing yet"
     if seen.keys and not key_count(info):
         return f"it is empty, and its master had {seen.keys} keys"
+    if info.get("aof_last_write_status") == "err":
+        return "it cannot write to its disk, and would refuse all writes"
     behind = seen.offset - offset
     return f"it is {behind} bytes behind, more than {max_lag_bytes}" if behind > max_lag_bytes else ""
 

@@ -126,7 +126,8 @@ def _nodes(topology: Topology, facts: Facts) -> Iterator[Problem]:
         seen, unit = facts.nodes[node.name], facts.units.get(node.name)
         if not seen.reachable:
             if unit is None or unit.state in (UnitState.RUNNING, UnitState.ORPHANED):
-                yield _silent(node, seen, unit)
+                contained = any(host.name == node.host and host.runtime == "docker" for host in topology.hosts)
+                yield _silent(node, seen, unit, contained=contained)
             continue
         if seen.role is Role.MASTER and not seen.slots:
             yield Problem(
@@ -175,12 +176,13 @@ def _versions(topology: Topology, facts: Facts) -> Iterator[Problem]:
     )  # fmt: skip
 
 
-def _silent(node: RedisNode, seen: NodeFacts, unit: UnitFacts | None) -> Problem:
+def _silent(node: RedisNode, seen: NodeFacts, unit: UnitFacts | None, *, contained: bool) -> Problem:
     if seen.loading:
         return Problem(severity="warning", where=node.name, what="is reading its data from disk", next_step="wait")
     hung = ""
     if unit is not None and unit.state is UnitState.RUNNING and unit.pid:
-        hung = f"; if it hangs, kill -9 {unit.pid} on its host {node.host}: its keeper starts it again"
+        where = "in its container on" if contained else "on its host"
+        hung = f"; if it hangs, kill -9 {unit.pid} {where} {node.host}: its keeper starts it again"
     return Problem(
         severity="critical", where=node.name, what=f"does not answer at {node.address}:{node.port}: {seen.problem}",
         next_step=f"`redisforge logs {node.name}`{hung}",

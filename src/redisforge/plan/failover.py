@@ -73,7 +73,7 @@ def _heir(topology: Topology, facts: Facts, owner: PeerView, wanted: Failover) -
     """The replica that takes over. A handover needs one that is in sync; without the master the one that has most."""
     copies = candidates = copies_of(topology, facts, owner.id)
     if wanted.mode == "handover":
-        ready = (node for node in candidates if node.master_link_up and node.replication_offset)
+        ready = (node for node in candidates if node.master_link_up and node.replication_offset and node.aof_ok)
         seen = facts.nodes[wanted.node]
         resting = topology.resting
         order = sorted(ready, key=lambda node: (node.name in resting, pause_left_s(topology, facts, seen, node)))
@@ -97,8 +97,10 @@ def _no_heir(
         what, why = f"{wanted.node} cannot take over from itself", "its slots are to go to one of its replicas"
     else:
         what = f"{wanted.heir} cannot take over from {wanted.node}"
-        is_copy = any(node.name == wanted.heir for node in copies)
-        why = "it is not in sync yet" if is_copy else f"it is no replica of {wanted.node}"
+        copy = next((node for node in copies if node.name == wanted.heir), None)
+        why = f"it is no replica of {wanted.node}" if copy is None else "it is not in sync yet"
+        if copy is not None and not copy.aof_ok:
+            why = "it cannot write to its disk, and would refuse all writes"
     names = " or ".join(node.name for node in able)
     return RefusedError(
         what,

@@ -24,12 +24,12 @@ _NOBODY = UnitFacts(name="", state=UnitState.ABSENT)
 def best_replica(
     topology: Topology, facts: Facts, master_id: str, leaving: frozenset[str] = frozenset()
 ) -> NodeFacts | None:
-    """The replica that may take over best: in sync, staying in the cluster, soonest to be elected, most advanced; one
-    on a host in maintenance only where there is no other."""
+    """The replica that may take over best: in sync, able to write to its disk, staying in the cluster, soonest to be
+    elected, most advanced; one on a host in maintenance only where there is no other."""
     candidates = [
         node
         for node in replicas_of(facts, master_id)
-        if node.name not in leaving and node.master_link_up and node.replication_offset
+        if node.name not in leaving and node.master_link_up and node.replication_offset and node.aof_ok
     ]
     resting = topology.resting
     return min(

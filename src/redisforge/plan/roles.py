@@ -77,9 +77,11 @@ def crowded(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
 
 
 def is_in_sync(master: NodeFacts, replica: NodeFacts) -> bool:
-    """Whether the replica follows its master closely enough to take over from it while it lives."""
+    """Whether the replica follows its master closely enough to take over from it while it lives, and would take
+    writes then."""
     return (
         replica.master_link_up
+        and replica.aof_ok
         and not replica.sync_in_progress
         and not replica.loading
         and replica.replication_offset > 0

@@ -212,6 +212,10 @@ client-output-buffer-limit replica {hard_bytes} {hard_bytes // 4} 60
 
 # Replicas take no writes from clients.
 replica-read-only yes
+
+# A replica whose disk is full goes on in memory: it serves, `redisforge status` names it, and it writes the rest once
+# there is room. The default is to panic, and then to ask for one full sync after the other. It is not handed slots.
+replica-ignore-disk-write-errors yes
 """
 
 
@@ -258,6 +262,9 @@ aof-load-truncated yes
 
 # Refuse writes rather than promise what the disk does not take.
 stop-writes-on-bgsave-error yes
+
+# A crash is reported and then over: testing the memory takes seconds in which no replica can take over, and may hang.
+crash-memcheck-enabled no
 
 # Seconds that a stopping master waits for its replicas to receive the last writes.
 shutdown-timeout {SHUTDOWN_TIMEOUT_S}

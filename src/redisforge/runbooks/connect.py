@@ -62,10 +62,10 @@ def find_listener(cluster: Cluster, name: str, envoy_name: str | None) -> tuple[
 def connect_text(cluster: Cluster, *, command: str, reveal: bool) -> str:
     """What `up` prints at its end. Without `reveal` passwords are left out, since logs keep what is printed.
 
-    `command` is how the user calls this program.
+    `command` is how the user calls this program, ready for a shell.
     """
     topology = cluster.topology
-    command, select = shlex.quote(command), f"--cluster {topology.name}"
+    select = f"--cluster {topology.name}"
     lines = ["", f"CA file:  {cluster.layout.ca_certificate}", "", "Endpoints:"]
     width = max(len(endpoint.name) for endpoint in topology.endpoints)
     for endpoint in topology.endpoints:
@@ -89,13 +89,14 @@ def connect_text(cluster: Cluster, *, command: str, reveal: bool) -> str:
 
 
 def own_command(argv0: str) -> str:
-    """How to call this program again from any folder: its name if PATH finds it, else its absolute path."""
+    """How to call this program again from any folder, ready for a shell: its name if PATH finds it, else its absolute
+    path."""
     if Path(argv0).name == "__main__.py":  # python -m redisforge
-        return f"{sys.executable} -m redisforge"
+        return f"{shlex.quote(sys.executable)} -m redisforge"
     name = Path(argv0).name
     found = shutil.which(name)
     here = Path(argv0).absolute()
-    return name if found and Path(found).absolute() == here else str(here)
+    return name if found and Path(found).absolute() == here else shlex.quote(str(here))
 
 
 def _with_program(text: Secret, program: str) -> Secret:

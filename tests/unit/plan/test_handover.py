@@ -7,6 +7,7 @@ from edits import Edit, all_of, node_with, unit_with
 from msgspec.structs import replace
 from topologies import formed, make_topology
 
+from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts
 from redisforge.model.steps import Gate, Phase, Promote
 from redisforge.model.topology import Engine, Topology
@@ -14,6 +15,7 @@ from redisforge.plan.failover import Failover, failover_phase
 from redisforge.plan.gates import reasons_against
 from redisforge.plan.handover import best_replica, hand_over, pause_left_s
 from redisforge.plan.predict import apply, predict, settle
+from redisforge.plan.roles import is_in_sync
 from redisforge.plan.starting import Wishes
 
 TOPOLOGY = make_topology(3, 2)
@@ -94,6 +96,17 @@ def test_valkey_needs_no_pause() -> None:
 def test_a_replica_out_of_sync_is_no_heir() -> None:
     facts = all_of(node_with(FIRST, master_link_up=False), node_with(SECOND, replication_offset=0))(TOPOLOGY, FORMED)
     assert best_replica(TOPOLOGY, facts, facts.nodes[MASTER].id) is None
+
+
+def test_a_replica_that_cannot_write_to_its_disk_is_no_heir() -> None:
+    facts = node_with(FIRST, aof_ok=False)(TOPOLOGY, FORMED)
+    assert best_replica(TOPOLOGY, facts, facts.nodes[MASTER].id) == facts.nodes[SECOND]
+    with pytest.raises(RefusedError) as raised:
+        failover_phase(TOPOLOGY, facts, Failover(node=MASTER, heir=FIRST))
+    assert raised.value.why == "it cannot write to its disk, and would refuse all writes"
+    assert raised.value.next_step == f"--to {SECOND}; without --to it is chosen"
+    assert not is_in_sync(facts.nodes[MASTER], facts.nodes[FIRST])
+    assert is_in_sync(facts.nodes[MASTER], facts.nodes[SECOND])
 
 
 def test_failover_asked_again_does_nothing() -> None:
