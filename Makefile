@@ -29,7 +29,7 @@ up: $(RUN)
 	@$(BIN)/redisforge up
 
 down: $(RUN)
-	@$(BIN)/redisforge down
+	@$(BIN)/redisforge down --yes
 
 test: $(DEV)
 	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)

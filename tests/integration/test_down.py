@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 
 import pytest
-from cluster_tool import Cluster, is_taken, kill
+from cluster_tool import COMMAND, Cluster, environment, is_taken, kill
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +49,24 @@ def test_down_stops_envoys_then_replicas_then_masters(fresh: Cluster) -> None:
     events = [json.loads(line) for line in (fresh.path / "journal.jsonl").read_text().splitlines()]
     phases = [event["result"] for event in events if (event["verb"], event["event"]) == ("down", "phase")]
     assert phases == ["ok"] * 3
+
+
+def test_at_a_terminal_it_asks_and_a_no_stops_nothing(fresh: Cluster) -> None:
+    pids = fresh.pids()
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, b"n\n")
+        refused = subprocess.run(
+            (*COMMAND, "down"), cwd=fresh.folder, env=environment(fresh.home), stdin=theirs, capture_output=True,
+            text=True, check=False, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert refused.returncode not in (0, 1), refused
+    assert "Stop cluster 'main', 7 units, for all clients?" in refused.stdout
+    assert fresh.pids() == pids
+    assert fresh.is_healthy()
 
 
 def test_purge_asks_and_a_no_deletes_nothing(fresh: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
 import signal
@@ -192,6 +193,20 @@ def files_of(cluster: Cluster) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
+def assert_a_dry_run_names_the_holder(first: Cluster, second: Cluster) -> None:
+    """A plan that the second operator makes while the first one's verb works says so."""
+    with at_work(first, "restart", "redis-4", "redis-5") as verb:
+        verb.send_signal(signal.SIGSTOP)  # it is not done before the other one has looked
+        try:
+            planned = second.run("restart", "--dry-run")
+        finally:
+            verb.send_signal(signal.SIGCONT)
+        assert planned.status == 0, str(planned)
+        assert f"(process {verb.pid}) holds the cluster's lock" in planned.stderr
+        _, errors = verb.communicate(timeout=VERB_LIMIT_S)
+        assert verb.returncode == 0, errors
+
+
 def test_a_second_operator_makes_no_secrets_of_its_own_and_operates_once_it_was_let_in(
     fleet: Fleet, second: Cluster
 ) -> None:
@@ -218,24 +233,22 @@ def test_a_second_operator_makes_no_secrets_of_its_own_and_operates_once_it_was_
     assert files_of(second) == before
     assert second.is_healthy()
     assert second.up() == [], "nothing has to change for who has caught up"
-    with at_work(first, "restart", "redis-4", "redis-5") as verb:
-        verb.send_signal(signal.SIGSTOP)  # it is not done before the other one has looked
-        try:
-            planned = second.run("restart", "--dry-run")
-        finally:
-            verb.send_signal(signal.SIGCONT)
-        assert planned.status == 0, str(planned)
-        assert f"(process {verb.pid}) holds the cluster's lock" in planned.stderr
-        _, errors = verb.communicate(timeout=VERB_LIMIT_S)
-        assert verb.returncode == 0, errors
+    assert_a_dry_run_names_the_holder(first, second)
     assert second.read_keys(keys) == keys
 
     result = second.run("scale", "--shards", "4", "--yes")
     assert result.status == 0, str(result)
+    seen = first.status()
+    assert (seen["cluster"]["state"], len(seen["nodes"]), seen["problems"]) == ("ok", 8, [])
+    assert seen["cluster"]["changed_by"].startswith(f"{getpass.getuser()}@")
+    assert "the next verb from here catches up first" in first.run("status").stdout
+    simulated = first.run("simulate", "--lose", "node", "redis-8")
+    assert simulated.status == 0, f"a node that this machine has no record of: {simulated}"
     stale = first.run("restart")
     assert stale.status == REFUSED, str(stale)
     assert "this one has caught up now" in stale.stderr
     assert len(first.nodes()) == 8
+    assert first.status()["cluster"]["changed_by"] == ""
     first.declare(shards=4)
     assert first.up() == []
     result = first.run("scale", "--shards", "3", "--yes")

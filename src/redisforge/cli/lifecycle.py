@@ -100,7 +100,10 @@ def down(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop the cluster in a safe order and keep its data; with --purge, delete what `up` made."""
+    """Stop the cluster in a safe order and keep its data; with --purge, delete what `up` made.
+
+    On a terminal it asks first; --purge asks everywhere.
+    """
     from redisforge.cli.output import finished_steps_only, print_json, print_lock_notices, print_plan
     from redisforge.runbooks.cluster import data_places
     from redisforge.runbooks.down import down as run
@@ -113,6 +116,9 @@ def down(
         if purge and not as_json:
             typer.echo(f"Then everything of cluster {found.topology.name!r} is deleted: {data_places(found)}")
         return
+    if not (purge or yes or found.topology.access) and sys.stdin.isatty():
+        units = found.unit_names()
+        typer.confirm(f"Stop cluster {found.topology.name!r}, {len(units)} units, for all clients?", abort=True)
     if purge and not yes:
         typer.confirm(f"Delete all data of cluster {found.topology.name!r} in {data_places(found)}?", abort=True)
     lowered = run(found, finished_steps_only, purge=purge)

@@ -76,6 +76,7 @@ def status_text(report: StatusReport) -> str:
         f"{cluster.name}: {cluster.state}   {cluster.slots_ok} of 16384 slots served   "
         f"{cluster.engine}   Envoy {cluster.envoy}",
         *(f"host {host} is in maintenance: no master moves there" for host in cluster.maintenance),
+        *([f"changed by {cluster.changed_by}; the next verb from here catches up first"] if cluster.changed_by else []),
         *([f"{cluster.cut_off} was cut off: run it again, it goes on from there"] if cluster.cut_off else []),
         "",
     ]

@@ -130,9 +130,11 @@ class UnitFolders:
             await self._put(files)
 
     async def remove(self, names: Sequence[str]) -> None:
-        """See Runtime.remove."""
-        for name in names:
-            await self._transport.remove(self._layout.unit(name))
+        """See Runtime.remove. On another host the Unit's certificate and key go, too; here they are the operator's."""
+        paths = [self._layout.unit(name) for name in names]
+        if not isinstance(self._transport, LocalTransport):
+            paths += [path for name in names for path in (self._layout.key(name), self._layout.certificate(name))]
+        await asyncio.gather(*(self._transport.remove(path) for path in paths))
 
     def _files(self, unit: Unit) -> list[UnitFile]:
         """What lies in the Unit's folder, as paths below the cluster's."""

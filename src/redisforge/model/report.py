@@ -30,6 +30,8 @@ class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
     envoy: str
     maintenance: tuple[str, ...] = ()
     """Hosts in maintenance, by name."""
+    changed_by: str = ""
+    """Who, as `user@machine`, has changed the cluster since this machine last did. It is shown as it is now."""
     cut_off: str = ""
     """What was begun on this machine and did not come to its end, in words; the same command goes on with it."""
 

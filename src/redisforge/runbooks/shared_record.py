@@ -26,7 +26,7 @@ from redisforge.model.secret import Secret
 from redisforge.model.shared_record import SharedRecord, own_form, shared_form
 from redisforge.model.topology import Credentials, Topology
 from redisforge.model.unit import UnitFile
-from redisforge.runbooks.cluster import Cluster, read_topology, topology_json
+from redisforge.runbooks.cluster import Cluster, read_topology, topology_json, with_topology
 
 RECORD_FILE = "record.json"
 
@@ -63,6 +63,29 @@ async def share_record(cluster: Cluster, shared: dict[str, int] | None = None) -
         told[site.name] = record.serial
 
     await over_hosts(tell, [site for site in remote if told.get(site.name) != record.serial])
+
+
+async def changed_elsewhere(cluster: Cluster) -> SharedRecord | None:
+    """The newest record that the hosts show, if it is newer than this machine's, and of the same CA and passwords: what
+    there is now. For those who only look; whoever changes something catches up first."""
+    remote = [cluster.sites[host.name] for host in cluster.topology.hosts if host.ssh is not None]
+    own = local_record(cluster.layout) if remote else None
+    if own is None:
+        return None
+
+    async def shown(site: Site) -> str:
+        return await site.transport.read(f"{site.layout.folder}/{RECORD_FILE}") or ""
+
+    texts = [text for text in await over_hosts(shown, remote) if isinstance(text, str)]
+    newest = max(filter(None, map(decoded, texts)), key=lambda record: record.serial, default=None)
+    if newest is None or newest.serial <= own.serial or (newest.ca, newest.passwords) != (own.ca, own.passwords):
+        return None
+    return newest
+
+
+def as_changed(cluster: Cluster, record: SharedRecord) -> Cluster:
+    """The cluster as a record of another machine has it, for looking at it."""
+    return with_topology(cluster, own_form(record.topology, cluster.topology))
 
 
 def catch_up(

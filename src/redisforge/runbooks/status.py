@@ -25,6 +25,7 @@ from redisforge.plan.diagnose import diagnose
 from redisforge.plan.view import actual_shards, served_slots
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.observe import Observer
+from redisforge.runbooks.shared_record import as_changed, changed_elsewhere
 
 _TIMEOUT_S = 1.5
 
@@ -32,11 +33,20 @@ _TIMEOUT_S = 1.5
 def status(cluster: Cluster) -> StatusReport:
     """Observe once and report. Never fails for something that does not run: that is a problem in the report."""
 
-    async def look() -> Facts:
+    async def look(cluster: Cluster) -> Facts:
         async with Observer(cluster, timeout_s=_TIMEOUT_S) as observer:
             return await observer.look(fresh_units=True, always_probe=True)
 
-    return report(cluster.topology, asyncio.run(look()), cut_off(lock_state(Path(cluster.layout.lock))))
+    async def look_at_what_is_there() -> tuple[Topology, Facts, str]:
+        facts, record = await asyncio.gather(look(cluster), changed_elsewhere(cluster))
+        if record is None:
+            return cluster.topology, facts, ""
+        there = as_changed(cluster, record)
+        return there.topology, await look(there), record.by
+
+    topology, facts, by = asyncio.run(look_at_what_is_there())
+    made = report(topology, facts, cut_off(lock_state(Path(cluster.layout.lock))))
+    return msgspec.structs.replace(made, cluster=msgspec.structs.replace(made.cluster, changed_by=by))
 
 
 def cut_off(lock: LockState) -> str:
