@@ -47,6 +47,7 @@ def test_status_as_json_has_every_documented_field(shared: Cluster) -> None:
 
     assert report["cluster"] | {"engine": "", "envoy": ""} == {
         "name": "main", "state": "ok", "slots_ok": SLOT_COUNT, "engine": "", "envoy": "", "maintenance": [],
+        "changed_by": "", "cut_off": "",
     }  # fmt: skip
     assert {node["name"] for node in report["nodes"]} == set(NODE_NAMES)
     for node in report["nodes"]:
