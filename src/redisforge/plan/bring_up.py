@@ -24,7 +24,7 @@ A phase ends with a gate; the runner observes again before it asks for the next.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts, UnitState
@@ -39,7 +39,7 @@ from redisforge.model.steps import (
     SetConfigEpoch,
     Step,
 )
-from redisforge.model.topology import Role, Topology
+from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan import gates
 from redisforge.plan.handover import best_replica, hand_over
 from redisforge.plan.joining import announce, forget_dead, introduce, tell_slots
@@ -61,6 +61,7 @@ from redisforge.plan.view import (
     key_total,
     known_ids,
     neediest_master,
+    newest_owners,
     shard_owner,
     unclaimed_slots,
 )
@@ -183,25 +184,42 @@ def _replicate(topology: Topology, facts: Facts) -> Phase | None:
     """Nodes without slots go to the shard that they are declared for, or where a replica is missing more."""
     steps: list[Step] = []
     load = Counter(node.master_id for node in facts.reachable_nodes() if node.master_id)
+    left = _without_resting(topology, facts)
     for node in topology.nodes:
         seen = facts.nodes[node.name]
         if not seen.reachable or seen.role is not Role.MASTER or seen.slots or seen.keys:
             continue
-        master = shard_owner(topology, facts, node.shard)
-        if master is None or load[master.id] >= topology.replicas:
-            master = neediest_master(topology, facts, node, load)
+        master = _master_for(topology, facts, node, (load, left))
         if master and master.id != seen.id:
+            why = f"its shard has {load[master.id]} of {topology.replicas} replicas"
+            if load[master.id] >= topology.replicas > left[master.id]:
+                why = f"a copy of {master.name} is on a host in maintenance"
             load[master.id] += 1
-            steps.append(
-                Replicate(
-                    node=node.name,
-                    master=master.name,
-                    why=f"its shard has {load[master.id] - 1} of {topology.replicas} replicas",
-                )
-            )
+            left[master.id] += 1
+            steps.append(Replicate(node=node.name, master=master.name, why=why))
     if not steps:
         return None
     return Phase(title="attach the replicas", steps=tuple(steps), gate=Gate("attached", 120.0))
+
+
+def _without_resting(topology: Topology, facts: Facts) -> Counter[str]:
+    """How many replicas of each slot owner would be left without the hosts in maintenance, one of them in the owner's
+    place if it stands there itself: -1 where nobody would be left."""
+    copies = Counter(node.master_id or node.id for node in facts.reachable_nodes() if node.name not in topology.resting)
+    return Counter({owner.id: copies[owner.id] - 1 for owner in newest_owners(facts)})
+
+
+def _master_for(topology: Topology, facts: Facts, node: RedisNode, loads: Iterable[Counter[str]]) -> NodeFacts | None:
+    """Where no shard lacks a replica by the first count, a drain that was cut off has started the node for a copy that
+    is to leave: the second count is without these."""
+    owner, neediest = shard_owner(topology, facts, node.shard), None
+    for load in loads:
+        if owner and load[owner.id] < topology.replicas:
+            return owner
+        neediest = neediest_master(topology, facts, node, load)
+        if neediest and load[neediest.id] < topology.replicas:
+            break
+    return neediest
 
 
 def _settle(topology: Topology, facts: Facts) -> Phase | None:

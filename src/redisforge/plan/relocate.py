@@ -32,14 +32,16 @@ class Machine(msgspec.Struct, frozen=True):
 def relocated(topology: Topology, facts: Facts, leaving: Collection[str], hosts: Sequence[Host]) -> Topology:
     """`topology` with new nodes on `hosts`, so that every shard is as large as declared without `leaving`.
 
+    Shards are numbered as they are now, for all nodes alike: a run that is cut off must find who belongs together.
+
     Raises:
         RefusedError: there is no host to place them on.
         ConfigError: a new node would need a port above 65535.
     """
     actual = actual_shards(topology, facts)
-    nodes = list(topology.nodes)
+    nodes = [replace(node, shard=actual.get(node.name, node.shard)) for node in topology.nodes]
     for shard in range(topology.shards):
-        members = [node for node in nodes if node.name not in leaving and actual.get(node.name, node.shard) == shard]
+        members = [node for node in nodes if node.name not in leaving and node.shard == shard]
         while len(members) < topology.replicas + 1:
             if not hosts:
                 raise RefusedError(

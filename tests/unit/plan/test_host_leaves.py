@@ -170,6 +170,43 @@ def test_nodes_crash_meanwhile(topology: Topology, data: st.DataObject) -> None:
     assert not nodes_on(world.topology, {host})
 
 
+@many
+@given(topologies(), st.data())
+def test_up_runs_between_a_drain_that_was_cut_off_and_its_repetition(topology: Topology, data: st.DataObject) -> None:
+    several_hosts(topology)
+    world = changing_world(topology)
+    disturb(world, data, [node.name for node in topology.nodes])
+    host = data.draw(st.sampled_from(topology.hosts), label="host").name
+    verb = drain_verb(host, how(topology))
+    for _ in range(data.draw(st.integers(1, 2), label="cuts")):
+        world.run_cut(verb, data)
+        world.converge()
+    world.run(verb)
+    assert_in_order(world)
+    assert_every_shard_is_complete(world)
+    assert not nodes_on(world.topology, {host})
+
+
+@pytest.mark.parametrize("failovers", [(), ("redis-4", "redis-5")])
+def test_up_lets_a_node_copy_the_shard_that_a_drain_has_started_it_for(failovers: tuple[str, ...]) -> None:
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1, 1)))
+    for name in failovers:
+        world.fail_over(name)
+    verb = drain_verb("host-1-1", how(world.topology))
+    planner = world.begin(verb)
+    while phase := world.ask(planner):
+        world.carry_out(phase.steps)
+        world.wait_for(phase)
+        if phase.title == "start the nodes":
+            break
+    started = {node.name for node in world.topology.nodes}
+    world.converge()
+    world.run(verb)
+    assert_in_order(world)
+    assert_every_shard_is_complete(world)
+    assert {node.name for node in world.topology.nodes} <= started
+
+
 def test_masters_hand_over_before_anything_starts() -> None:
     world = changing_world(make_topology(3, 1, hosts_in_zones(2, 1, 1)))
     formed = len(world.phases)

@@ -7,7 +7,8 @@ from collections import Counter
 from changing import topologies
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
-from topologies import formed
+from msgspec.structs import replace
+from topologies import formed, hosts_in_zones, make_topology
 
 from redisforge.model.topology import Topology
 from redisforge.plan.relocate import relocated
@@ -43,3 +44,14 @@ def test_shards_stay_as_separated_as_the_hosts_allow(topology: Topology, data: s
     load = Counter({host.address: 0 for host in others})
     load.update(node.address for node in staying if node.name not in {old.name for old in topology.nodes})
     assert sum(load.values()) == len(leaving)
+
+
+def test_old_and_new_nodes_are_numbered_alike() -> None:
+    """By the first slot of their shard, whatever was on record: a run that is cut off leaves what makes sense."""
+    topology = make_topology(3, 1, hosts_in_zones(1, 1, 1, 1))
+    recorded = replace(topology, nodes=tuple(replace(n, shard=(n.shard + 1) % 3) for n in topology.nodes))
+    leaving = nodes_on(topology, {"host-1-1"})
+    made = relocated(recorded, formed(topology), leaving, topology.hosts[1:])
+    assert made.nodes[: len(topology.nodes)] == topology.nodes
+    new = sorted(node.shard for node in made.nodes[len(topology.nodes) :])
+    assert new == sorted(node.shard for node in topology.nodes if node.name in leaving)
