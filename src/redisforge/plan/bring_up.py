@@ -26,6 +26,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from msgspec.structs import replace
+
 from redisforge.errors import RefusedError
 from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import SlotRange, count, subtract
@@ -53,6 +55,7 @@ from redisforge.plan.refusals import (
     refuse_if_unsafe,
     refuse_other_size,
 )
+from redisforge.plan.resting import left_out
 from redisforge.plan.starting import Wishes, start_units
 from redisforge.plan.view import (
     claimed_slots,
@@ -68,11 +71,20 @@ from redisforge.plan.view import (
 
 
 def next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
-    """The next phase, or None when the declared state is reached.
+    """The next phase, or None when the declared state is reached, but for what is left out of it (plan/resting.py).
 
     Raises:
         RefusedError: going on could destroy data or capture a node of another cluster.
     """
+    if not (out := left_out(topology, facts)):
+        return _next_phase(topology, facts, wishes)
+    topology, facts = gates.leave_out(topology, facts, out)
+    hashes = {name: value for name, value in wishes.config_hashes.items() if name not in out}
+    phase = _next_phase(topology, facts, replace(wishes, config_hashes=hashes))
+    return gates.but_for(out, phase) if phase else None
+
+
+def _next_phase(topology: Topology, facts: Facts, wishes: Wishes) -> Phase | None:
     refuse_other_size(topology, facts)  # before a Unit of a shard too many is started
     if wishes.config_hashes and (phase := start_units(topology, facts, wishes)):
         return phase

@@ -13,6 +13,7 @@ from redisforge.model.slots import SlotRange, count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.gates import agreed, stale_envoys
 from redisforge.plan.open_slots import find_open
+from redisforge.plan.resting import left_out, take_off
 from redisforge.plan.roles import crowded
 from redisforge.plan.strays import strays
 from redisforge.plan.upgrade import series
@@ -31,6 +32,7 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
     problems = (
         *_slots(topology, facts),
         *(_as_expected(topology, problem) for problem in _units(topology, facts)),
+        *_left_out(topology, facts),
         *_nodes(topology, facts),
         *_unread(topology, facts),
         *_versions(topology, facts),
@@ -76,7 +78,8 @@ def _slots(topology: Topology, facts: Facts) -> Iterator[Problem]:
 
 
 def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
-    for name in (*(n.name for n in topology.own_nodes), *(e.name for e in topology.envoys)):
+    out = left_out(topology, facts)
+    for name in (*(n.name for n in topology.own_nodes if n.name not in out), *(e.name for e in topology.envoys)):
         unit = facts.units.get(name)
         state = unit.state if unit else UnitState.ABSENT
         if unit and state is UnitState.HELD:
@@ -107,6 +110,14 @@ def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
             )  # fmt: skip
         elif state in (UnitState.STOPPED, UnitState.ABSENT):
             yield Problem(severity="critical", where=name, what="does not run", next_step="`redisforge up` starts it")
+
+
+def _left_out(topology: Topology, facts: Facts) -> Iterator[Problem]:
+    for name in sorted(left_out(topology, facts)):
+        yield Problem(
+            severity="warning", where=name, what="is not there any more, and nobody in the cluster knows it",
+            next_step=take_off(_host_of(topology, name)),
+        )  # fmt: skip
 
 
 def _as_expected(topology: Topology, problem: Problem) -> Problem:

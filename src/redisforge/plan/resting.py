@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from redisforge.errors import RefusedError
-from redisforge.model.facts import Facts, NodeFacts
+from redisforge.model.facts import Facts, NodeFacts, UnitState
 from redisforge.model.slots import describe
 from redisforge.model.steps import Phase
 from redisforge.model.topology import Topology
 from redisforge.plan import gates
 from redisforge.plan.handover import best_replica, hand_over
 from redisforge.plan.ready import whole_first
+from redisforge.plan.resize import is_ghost
 from redisforge.plan.view import newest_owners, replicas_of
 
 
@@ -23,6 +24,37 @@ def nodes_on(topology: Topology, hosts: Collection[str]) -> frozenset[str]:
 def envoys_on(topology: Topology, hosts: Collection[str]) -> frozenset[str]:
     """The names of the Envoys that stand on these hosts."""
     return frozenset(envoy.name for envoy in topology.envoys if envoy.address in _addresses(topology, hosts))
+
+
+def left_out(topology: Topology, facts: Facts) -> frozenset[str]:
+    """Nodes of hosts in maintenance that have been deleted, and that nobody in the cluster knows: a drain that was cut
+    off is about to take them off the record. Nothing blank starts in their place."""
+    if not newest_owners(facts):
+        return frozenset()
+    nodes = (node.name for node in topology.own_nodes if node.host in topology.maintenance)
+    units = ((name, facts.units.get(name)) for name in nodes)
+    absent = (name for name, unit in units if facts.units and (unit is None or unit.state is UnitState.ABSENT))
+    return frozenset(name for name in absent if is_ghost(topology, facts, name))
+
+
+def left_out_words(topology: Topology, facts: Facts) -> tuple[str, ...]:
+    """What the operator is to know of those, a line for each host."""
+    out = left_out(topology, facts)
+    by_host = {host: sorted(nodes_on(topology, {host}) & out) for host in topology.maintenance}
+    return tuple(
+        f"{', '.join(names)}: not started, for {host} is in maintenance and nobody in the cluster knows "
+        f"{'it' if len(names) == 1 else 'them'} any more; {take_off(host)}"
+        for host, names in by_host.items()
+        if names
+    )
+
+
+def take_off(host: str) -> str:
+    """What is to be done about nodes that are left out."""
+    return (
+        f"`redisforge host drain {host}` goes on where it was cut off; to have it back, `redisforge host maintenance "
+        f"exit {host}` and `redisforge up`"
+    )
 
 
 def _addresses(topology: Topology, hosts: Collection[str]) -> frozenset[str]:

@@ -31,6 +31,7 @@ from redisforge.model.topology import Host, Topology
 from redisforge.model.unit import Unit
 from redisforge.plan.bring_up import next_phase
 from redisforge.plan.predict import predict_plan
+from redisforge.plan.resting import left_out_words
 from redisforge.plan.starting import Wishes
 from redisforge.plan.strays import strays
 from redisforge.plan.upgrade import refuse_older
@@ -173,6 +174,8 @@ def plan_only(wanted: Wanted, home: Path, environment: Mapping[str, str], progre
         return facts
 
     facts = asyncio.run(look())
+    for line in left_out_words(wanted.topology, facts):
+        progress(line)
     return predict_plan(wanted.topology, facts, _wishes(wanted, units))
 
 
@@ -266,9 +269,11 @@ async def _converge(
                 record_topology(cluster)
                 await share_record(cluster, shared)
 
-            phases, _ = await converge(
+            phases, seen = await converge(
                 runner, lambda seen: next_phase(cluster.topology, seen, wishes), facts, safe_point
             )
+            for line in left_out_words(cluster.topology, seen):
+                progress(line)
             record_topology(cluster)
             await share_record(cluster, shared)
         except RedisForgeError as error:

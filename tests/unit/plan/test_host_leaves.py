@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from changing import ChangingWorld, assert_in_order, changing_world, disturb, is_electable, topologies
+from edits import unit_with
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -16,11 +17,12 @@ from redisforge.errors import NotFoundError, RefusedError, UsageError
 from redisforge.model.facts import UnitState
 from redisforge.model.slots import count
 from redisforge.model.topology import Host, Topology
+from redisforge.plan.diagnose import diagnose
 from redisforge.plan.relocate import Machine
-from redisforge.plan.resting import envoys_on, nodes_on
+from redisforge.plan.resting import envoys_on, left_out_words, nodes_on
 from redisforge.plan.view import newest_owners, replicas_of
 from redisforge.runbooks.change import Verb
-from redisforge.runbooks.host_change import Leaving, drain_verb, exit_verb, remove_verb, replace_verb
+from redisforge.runbooks.host_change import Leaving, drain_verb, enter_verb, exit_verb, remove_verb, replace_verb
 
 many = settings(max_examples=100, deadline=None, phases=(Phase.generate,), suppress_health_check=[HealthCheck.too_slow])
 NEW = Host("new", "10.9.0.9", "zone-1")
@@ -205,6 +207,42 @@ def test_up_lets_a_node_copy_the_shard_that_a_drain_has_started_it_for(failovers
     assert_in_order(world)
     assert_every_shard_is_complete(world)
     assert {node.name for node in world.topology.nodes} <= started
+
+
+def test_up_starts_nothing_blank_where_a_drain_has_deleted_it() -> None:
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1, 1)))
+    here = nodes_on(world.topology, {"host-1-1"})
+    verb = drain_verb("host-1-1", how(world.topology))
+    planner = world.begin(verb)
+    while phase := world.ask(planner):  # all is done, and the record still has the nodes
+        world.carry_out(phase.steps)
+        world.wait_for(phase)
+    assert {world.facts.units[name].state for name in here} == {UnitState.ABSENT}
+    world.reconfigure(["redis-2", *here])
+    world.converge()
+    assert {world.facts.units[name].state for name in here} == {UnitState.ABSENT}
+    assert world.facts.units["redis-2"].config_hash == "changed", "the others are brought up"
+    problems = [problem for problem in diagnose(world.topology, world.facts) if problem.where in here]
+    assert {problem.severity for problem in problems} == {"warning"}
+    assert all("host drain host-1-1" in problem.next_step for problem in problems)
+    (words,) = left_out_words(world.topology, world.facts)
+    assert words.startswith(f"{', '.join(sorted(here))}: not started, for host-1-1 is in maintenance")
+    world.run(exit_verb("host-1-1"))
+    assert left_out_words(world.topology, world.facts) == ()
+    world.converge()
+    assert {world.facts.units[name].state for name in here} == {UnitState.RUNNING}
+
+
+def test_up_starts_what_is_known_on_a_host_in_maintenance() -> None:
+    """Its data is still there, or the others expect it back."""
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1)))
+    world.run(enter_verb("host-1-1"))
+    for name in nodes_on(world.topology, {"host-1-1"}):
+        world.lose_disk(name)
+        world.facts = unit_with(name, state=UnitState.ABSENT)(world.topology, world.facts)
+    assert left_out_words(world.topology, world.facts) == ()
+    world.converge()
+    assert len(world.facts.reachable_nodes()) == 6
 
 
 def test_masters_hand_over_before_anything_starts() -> None:
