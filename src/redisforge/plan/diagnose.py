@@ -17,7 +17,7 @@ from redisforge.plan.resting import left_out, take_off
 from redisforge.plan.roles import crowded
 from redisforge.plan.strays import strays
 from redisforge.plan.upgrade import series
-from redisforge.plan.view import ALL_SLOTS, hanging, replicas_of, served_slots
+from redisforge.plan.view import ALL_SLOTS, claimed_slots, hanging, in_container, replicas_of, served_slots
 
 _MEMORY_WARNING_RATIO = 0.9
 _LAG_WARNING_BYTES = 64 * 1024 * 1024
@@ -42,6 +42,19 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
         *strays(facts),
     )
     return tuple(sorted(problems, key=lambda problem: problem.severity != "critical"))
+
+
+def outages(topology: Topology, facts: Facts) -> tuple[str, ...]:
+    """What may be the cause of whatever does not come to be: hosts that cannot be reached, and slots of an owner that
+    nobody serves."""
+    away: dict[str, list[str]] = {}
+    for name, unit in facts.units.items():
+        if unit.state is UnitState.UNKNOWN:
+            away.setdefault(_host_of(topology, name), []).append(name)
+    told = [f"{host} cannot be reached ({', '.join(sorted(names))})" for host, names in sorted(away.items())]
+    if missing := subtract(claimed_slots(facts), served_slots(facts)):
+        told.append(f"{count(missing)} slots are not served: {describe(missing)}")
+    return tuple(told)
 
 
 def _slots(topology: Topology, facts: Facts) -> Iterator[Problem]:
@@ -137,8 +150,7 @@ def _nodes(topology: Topology, facts: Facts) -> Iterator[Problem]:
         seen, unit = facts.nodes[node.name], facts.units.get(node.name)
         if not seen.reachable:
             if unit is None or unit.state in (UnitState.RUNNING, UnitState.ORPHANED):
-                contained = any(host.name == node.host and host.runtime == "docker" for host in topology.hosts)
-                yield _silent(node, seen, unit, contained=contained)
+                yield _silent(node, seen, unit, contained=in_container(topology, node.name))
             continue
         if seen.role is Role.MASTER and not seen.slots:
             yield Problem(

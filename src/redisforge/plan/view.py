@@ -102,6 +102,12 @@ def hanging(facts: Facts) -> tuple[str, ...]:
     )
 
 
+def in_container(topology: Topology, name: str) -> bool:
+    """Whether a node runs in a container, so that its process has another number on its host."""
+    docker = {host.name for host in topology.hosts if host.runtime == "docker"}
+    return any(node.name == name and node.host in docker for node in topology.nodes)
+
+
 def declared_at(topology: Topology, address: str, port: int) -> RedisNode | None:
     """The declared node with this address, or None."""
     return next((node for node in topology.nodes if (node.address, node.port) == (address, port)), None)

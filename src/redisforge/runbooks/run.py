@@ -29,11 +29,12 @@ from redisforge.model.steps import (
     UnitStep,
     target_of,
 )
-from redisforge.model.topology import Role
+from redisforge.model.topology import Role, Topology
 from redisforge.model.unit import Unit
+from redisforge.plan.diagnose import outages
 from redisforge.plan.gates import reasons_against
 from redisforge.plan.ready import left_unread
-from redisforge.plan.view import hanging, newcomers
+from redisforge.plan.view import hanging, in_container, newcomers
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.moving import SlotMover
 from redisforge.runbooks.observe import Observer
@@ -191,9 +192,9 @@ class Runner:
                 raise GateError(
                     f"{title}: not reached within {gate.deadline_s:g} s",
                     where=topology.name,
-                    why="\n".join(reasons[:8]),
-                    next_step=f"{_hanging(facts)}`redisforge status` shows the state, `redisforge logs` what the "
-                    f"processes say; `{self._again}` goes on from here",
+                    why="\n".join((*reasons[:8], *outages(topology, facts))),
+                    next_step=f"{_hanging(topology, facts)}`redisforge status` shows the state, `redisforge logs` what "
+                    f"the processes say; `{self._again}` goes on from here",
                 )
             if line := patience.line(time.monotonic(), left_s, reasons, facts):
                 self._progress(line)
@@ -245,9 +246,10 @@ async def log_tail(cluster: Cluster, unit_name: str) -> str:
     return said.stdout.rstrip("\n") or "its log is empty"
 
 
-def _hanging(facts: Facts) -> str:
+def _hanging(topology: Topology, facts: Facts) -> str:
     """What to do about processes that run and do not answer: waiting for them again would not help."""
-    named = ", ".join(f"{name} (process {facts.units[name].pid})" for name in hanging(facts))
+    where = {name: " in its container" if in_container(topology, name) else "" for name in hanging(facts)}
+    named = ", ".join(f"{name} (process {facts.units[name].pid}{place})" for name, place in where.items())
     return f"{named}: if it hangs, kill -9 that process, and its keeper starts it again; " if named else ""
 
 

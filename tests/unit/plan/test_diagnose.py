@@ -9,7 +9,7 @@ from topologies import formed, hosts_in_zones, make_topology, nothing_runs
 
 from redisforge.model.facts import CHANGED_BY_HAND, EndpointFacts, Facts, PeerView, Stray, UnitFacts, UnitState
 from redisforge.model.topology import Topology
-from redisforge.plan.diagnose import diagnose
+from redisforge.plan.diagnose import diagnose, outages
 
 TOPOLOGY = make_topology(hosts=hosts_in_zones(1, 1, 1))
 FORMED = formed(TOPOLOGY)
@@ -280,3 +280,17 @@ def test_the_way_out_of_a_hang_is_the_process() -> None:
 def test_versions_of_one_series_may_stand_together() -> None:
     edit = all_of(*(node_with(f"redis-{n}", version="8.6.3" if n == 1 else "8.6.1") for n in range(1, 7)))
     assert diagnose(TOPOLOGY, edit(TOPOLOGY, FORMED)) == ()
+
+
+def test_what_may_be_the_cause_of_a_gate_that_does_not_hold() -> None:
+    topology = make_topology(3, 1, hosts_in_zones(1, 1, 1))
+    facts = formed(topology)
+    assert outages(topology, facts) == ()
+    here = sorted(node.name for node in topology.nodes if node.host == "host-2-1")
+    slots = next(node.slots[0] for node in facts.reachable_nodes() if node.name in here and node.slots)
+    for name in here:
+        facts = gone(name, UnitState.UNKNOWN, "no route")(topology, facts)
+    assert outages(topology, facts) == (
+        f"host-2-1 cannot be reached ({', '.join(here)})",
+        f"{slots.slot_count} slots are not served: {slots}",
+    )

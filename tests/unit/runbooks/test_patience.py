@@ -16,7 +16,7 @@ from redisforge.fleet.journal import Journal
 from redisforge.model.facts import Facts, NodeFacts, UnitFacts, UnitState
 from redisforge.model.layout import ClusterLayout
 from redisforge.model.steps import Gate, Phase
-from redisforge.model.topology import Credentials
+from redisforge.model.topology import Credentials, Topology
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.patience import Patience
 from redisforge.runbooks.run import Account, Runner
@@ -84,8 +84,11 @@ class Clock:
         return self.now_s
 
 
-async def test_the_runner_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each look takes 2 s: so long a node that hangs is given for its answer."""
+async def waited_in_vain(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, topology: Topology, seen: Facts, gate: str = "nodes_answer"
+) -> tuple[GateError, list[str]]:
+    """The error of a wait in which always the same is `seen`, and what was said. Each look takes 2 s: so long a node
+    that hangs is given for its answer."""
     clock = Clock()
     monkeypatch.setattr("redisforge.runbooks.run.time", clock)
 
@@ -93,16 +96,45 @@ async def test_the_runner_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch
         clock.now_s += 2.0
         return seen
 
-    seen = hung("redis-4")
     observer: Any = SimpleNamespace(asker=None, look=look)
-    topology = replace(TOPOLOGY, nodes=tuple(node for node in TOPOLOGY.nodes if node.name == "redis-4"))
-    cluster = Cluster(topology, ClusterLayout(str(tmp_path)), Credentials({}), {}, FakeRuntime())
+    cluster = Cluster(topology, ClusterLayout(str(folder)), Credentials({}), {}, FakeRuntime())
     said: list[str] = []
-    journal = Journal(tmp_path / "journal.jsonl", verb="restart", user="ann", arguments=())
+    journal = Journal(folder / "journal.jsonl", verb="restart", user="ann", arguments=())
     runner = Runner(cluster, observer, {}, Account(journal, said.append, "redisforge restart"))
-    with pytest.raises(GateError, match="not reached within 30 s"):
-        await runner.carry_out(Phase(title="wait", steps=(), gate=Gate("nodes_answer", 30.0)), seen)
+    with pytest.raises(GateError, match="not reached within 30 s") as caught:
+        await runner.carry_out(Phase(title="wait", steps=(), gate=Gate(gate, 30.0)), seen)
+    return caught.value, said
+
+
+def only(topology: Topology, *names: str) -> Topology:
+    return replace(topology, nodes=tuple(node for node in topology.nodes if node.name in names))
+
+
+async def test_the_runner_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    error, said = await waited_in_vain(monkeypatch, tmp_path, only(TOPOLOGY, "redis-4"), hung("redis-4"))
     assert said == [
         "wait …",
         "wait: still waiting, for at most 24 s more: redis-4 (127.0.0.1:7004): no answer within 2 s",
+    ]
+    assert (error.next_step or "").startswith("redis-4 (process 99): if it hangs, kill -9 that process")
+
+
+async def test_the_number_of_a_process_is_that_in_its_container(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hosts = tuple(replace(host, runtime="docker") for host in TOPOLOGY.hosts)
+    contained = only(replace(TOPOLOGY, hosts=hosts), "redis-4")
+    error, _ = await waited_in_vain(monkeypatch, tmp_path, contained, hung("redis-4"))
+    assert (error.next_step or "").startswith("redis-4 (process 99 in its container): if it hangs")
+
+
+async def test_a_host_that_is_away_is_named_as_a_cause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the gate asks of others may hang together with it."""
+    facts = hung("redis-3", "redis-4")
+    unit = replace(facts.units["redis-4"], state=UnitState.UNKNOWN, reason="no route")
+    facts = replace(facts, units={**facts.units, "redis-4": unit})
+    error, _ = await waited_in_vain(monkeypatch, tmp_path, only(TOPOLOGY, "redis-3", "redis-4"), facts)
+    assert (error.why or "").splitlines() == [
+        "redis-3 (127.0.0.1:7003): no answer within 2 s",
+        f"{TOPOLOGY.hosts[0].name} cannot be reached (redis-4)",
     ]
