@@ -143,7 +143,7 @@ def _claims_on(topology: Topology, facts: Facts, node: RedisNode) -> list[PeerVi
 
 def _starts(names: list[str], blank: frozenset[str]) -> tuple[Step, ...]:
     return tuple(
-        StartUnit(unit=name, permit_blank=name in blank, why="it is declared and does not run") for name in names
+        StartUnit(unit=name, permit_blank=name in blank, why="it is meant to run and does not") for name in names
     )
 
 

@@ -151,4 +151,4 @@ def test_a_new_node_is_not_blanked_where_slots_are_expected() -> None:
     world.lose_disk("redis-2")
     phase = world.next_phase()
     assert phase
-    assert phase.steps == (StartUnit(unit="redis-2", permit_blank=False, why="it is declared and does not run"),)
+    assert phase.steps == (StartUnit(unit="redis-2", permit_blank=False, why="it is meant to run and does not"),)

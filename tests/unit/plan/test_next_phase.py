@@ -59,7 +59,7 @@ def test_a_new_cluster_starts_as_blank_nodes_without_envoys() -> None:
     phase = next_phase(TOPOLOGY, nothing_runs(TOPOLOGY), wishes_for(TOPOLOGY))
     assert phase
     assert phase.steps == tuple(
-        StartUnit(unit=node.name, permit_blank=True, why="it is declared and does not run") for node in TOPOLOGY.nodes
+        StartUnit(unit=node.name, permit_blank=True, why="it is meant to run and does not") for node in TOPOLOGY.nodes
     )
 
 
