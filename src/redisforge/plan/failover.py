@@ -18,7 +18,7 @@ from redisforge.model.topology import Role, Topology
 from redisforge.plan.handover import hand_over, pause_left_s
 from redisforge.plan.ready import whole_first
 from redisforge.plan.roles import even_roles
-from redisforge.plan.view import copies_of
+from redisforge.plan.view import actual_shards, copies_of, newest_owners
 
 Mode = Literal["handover", "force", "takeover"]
 
@@ -58,6 +58,22 @@ def failover_phase(topology: Topology, facts: Facts, wanted: Failover) -> Phase 
     step = Promote(node=heir.name, mode=wanted.mode, why=f"{wanted.node} gives its slots away")
     title = f"let {heir.name} take over from {wanted.node}"
     return Phase(title=title, steps=(step,), gate=Gate("took_over", 30.0, node=heir.name))
+
+
+def why_nothing(topology: Topology, facts: Facts, name: str) -> str:
+    """Why the node has no slots to give away; empty if it has, or if that is not known."""
+    if _owner(topology, facts, name):
+        return ""
+    seen = facts.nodes[name]
+    here = (seen.address, seen.port)
+    views = (peer for other in facts.reachable_nodes() for peer in other.peers if (peer.address, peer.port) == here)
+    if (seen.role is Role.REPLICA) if seen.reachable else any(peer.role is Role.REPLICA for peer in views):
+        return f"{name} is a replica already"
+    if seen.reachable:
+        return ""
+    shards = actual_shards(topology, facts)
+    owners = [owner.name for owner in newest_owners(facts) if shards.get(owner.name) == shards[name]]
+    return f"{name} does not answer; its slots are served by {owners[0]} already" if owners else ""
 
 
 def _owner(topology: Topology, facts: Facts, name: str) -> PeerView | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from redisforge.model.facts import Facts
-from redisforge.model.topology import Role, Topology
-from redisforge.plan.failover import Failover, Mode, failover_phase, roles_phase
+from redisforge.model.topology import Topology
+from redisforge.plan.failover import Failover, Mode, failover_phase, roles_phase, why_nothing
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
 from redisforge.plan.ready import refuse_silent
@@ -19,8 +19,7 @@ def failover_verb(node: str, *, heir: str = "", mode: Mode = "handover") -> Verb
     def planner(topology: Topology, facts: Facts, _: Wishes) -> Planner:
         refuse_silent(topology, facts)
         named = named_node(topology, facts, node).name
-        seen = facts.nodes[named]
-        notices[:] = [f"{named} is a replica already"] if seen.reachable and seen.role is Role.REPLICA else []
+        notices[:] = filter(None, [why_nothing(topology, facts, named)])
         to = named_node(topology, facts, heir).name if heir else ""
         wanted = Failover(node=named, heir=to, mode=mode)
         return lambda seen: failover_phase(topology, seen, wanted)

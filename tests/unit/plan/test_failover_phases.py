@@ -8,11 +8,12 @@ import pytest
 from changing import ChangingWorld, assert_in_order, changing_world, disturb, topologies
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from topologies import make_topology
+from topologies import hosts_in_zones, make_topology
 
 from redisforge.errors import RefusedError
 from redisforge.model.topology import Role, Topology
 from redisforge.plan.failover import Mode
+from redisforge.plan.view import replicas_of
 from redisforge.runbooks.failover import failover_verb, roles_verb
 
 many = settings(
@@ -121,6 +122,22 @@ def test_a_stranger_is_refused_with_the_names_of_those_who_could(heir: str, mode
         world.run(failover_verb("redis-1", heir=heir, mode=mode))
     assert (raised.value.what, raised.value.why) == (what, why)
     assert sorted(raised.value.next_step.removeprefix("--to ").partition(";")[0].split(" or ")) == sorted(able)
+
+
+def test_of_a_lost_master_it_is_said_who_has_taken_over_already() -> None:
+    world = changing_world(make_topology(3, 1, hosts_in_zones(1, 1, 1)))
+    (replica,) = replicas_of(world.facts, world.facts.nodes["redis-2"].id)
+    world.kill("redis-2")
+    verb = failover_verb("redis-2", mode="force")
+    assert world.ask(world.begin(verb)) is not None
+    assert verb.notices == []
+    world.fail_over(replica.name)
+    assert world.ask(world.begin(verb)) is None
+    assert verb.notices == [f"redis-2 does not answer; its slots are served by {replica.name} already"]
+    world.converge()
+    world.kill("redis-2")
+    assert world.ask(world.begin(verb)) is None
+    assert verb.notices == ["redis-2 is a replica already"]
 
 
 def test_of_a_replica_it_is_said_that_it_is_one() -> None:
