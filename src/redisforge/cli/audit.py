@@ -24,7 +24,12 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     last: Annotated[int, typer.Option("--last", "-n", metavar="N", min=0, help="The last N runs; 0: all.")] = 20,
-    verb: Annotated[str, typer.Option("--verb", metavar="VERB", help="Only runs of this verb.")] = "",
+    verb: Annotated[
+        str,
+        typer.Option(
+            "--verb", metavar="VERB", help="Only runs of this verb, with more of its words if there are: 'host drain'."
+        ),
+    ] = "",
     since: Annotated[
         str,
         typer.Option(
@@ -37,7 +42,10 @@ def audit(
     cluster: ClusterOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who did what to the cluster, when, with what result, and how long it took."""
+    """Show who did what to the cluster, when, with what result, and how long it took.
+
+    By the journal of this machine: what was done from another one is on record there.
+    """
     from datetime import UTC, datetime
 
     from redisforge.cli.output import print_json, table_text

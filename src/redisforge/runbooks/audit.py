@@ -20,8 +20,9 @@ _LINE_LIMIT_BYTES = 1 << 20
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs are wanted: the last so many (0: all), of one verb (empty: any), with a line at or after a
-    time: a run that began before it and went on is shown whole."""
+    """Which runs are wanted: the last so many (0: all), of one verb (empty: any), which may go on with the first words
+    of what it was asked to do (`host drain`), with a line at or after a time: a run that began before it and went on is
+    shown whole."""
 
     last: int = 0
     verb: str = ""
@@ -38,6 +39,7 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
     within: set[str] = set()
     left_out: set[str] = set()
     verbs: set[str] = set()
+    chosen: set[str] = set()
     passed_over = 0
     for line in _lines(Path(layout.journal)):
         entry = _decoded(line)
@@ -45,12 +47,17 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
             passed_over += 1
             continue
         verbs.add(entry.verb)
+        if entry.event == "begin" and entry.what.split(" ")[0] == wanted.verb:
+            verbs.add(f"{entry.verb} {wanted.verb}")
         run = entry.run or f"{entry.verb}-{entry.pid}"
         if run in left_out:
             if entry.event == "end":
                 left_out.discard(run)  # lines without a run are told apart by their pid, which is used again
             continue
-        if wanted.verb and entry.verb != wanted.verb:
+        if entry.event == "begin":
+            chosen.discard(run)  # without a run, a pid that is used again
+            chosen.update([run] if _begins_with(f"{entry.verb} {entry.what}", wanted.verb) else [])
+        if not (run in chosen or _begins_with(entry.verb, wanted.verb)):
             continue
         runs.setdefault(run, []).append(entry)
         if wanted.since is None or _time_of(entry) >= wanted.since:
@@ -68,6 +75,11 @@ def audit(layout: ClusterLayout, wanted: Selection) -> AuditReport:
         notices += (_nothing_matches(wanted, verbs),)
     lines = tuple(line for entries in runs.values() for line in entries)
     return AuditReport(cluster=Path(layout.folder).name, lines=lines, notices=notices)
+
+
+def _begins_with(text: str, words: str) -> bool:
+    """Whether a text begins with these words, whole ones; every text does with none."""
+    return not words or f"{text} ".startswith(f"{' '.join(words.split())} ")
 
 
 def _nothing_matches(wanted: Selection, verbs: set[str]) -> str:

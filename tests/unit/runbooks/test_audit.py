@@ -56,6 +56,26 @@ def test_where_no_run_matches_the_verbs_on_record_are_named(tmp_path: Path) -> N
     assert audit(ClusterLayout(str(tmp_path / "new")), Selection(verb="up")).notices == ()
 
 
+def test_a_verb_may_go_on_with_what_it_was_asked_to_do(tmp_path: Path) -> None:
+    layout = ClusterLayout(str(tmp_path))
+    for verb, what in (("host", "drain h3"), ("host", "drain h33"), ("host", "remove h3"), ("lock release", "drain")):
+        journal = Journal(Path(layout.journal), verb=verb, user="ann", arguments=())
+        journal.write("begin", what=what)
+        journal.write("step", what="drain h3 of all", result="ok")
+        journal.write_end(what=what, seconds=0.2)
+
+    def begun(words: str) -> list[str]:
+        return [line.what for line in audit(layout, Selection(verb=words)).lines if line.event == "begin"]
+
+    assert begun("host drain") == ["drain h3", "drain h33"]
+    assert begun("host  drain h3") == ["drain h3"]
+    assert begun("host") == ["drain h3", "drain h33", "remove h3"]
+    assert begun("lock release") == ["drain"]
+    assert len(audit(layout, Selection(verb="host drain")).lines) == 6
+    (notice,) = audit(layout, Selection(verb="remove")).notices
+    assert notice == "no run of 'remove'; on record are runs of: host, host remove, lock release"
+
+
 def test_runs_since_a_time(tmp_path: Path) -> None:
     layout = ClusterLayout(str(tmp_path))
     Path(layout.journal).write_bytes(LONG_AGO)
