@@ -110,8 +110,7 @@ class _Push:
         self._fleet = fleet
         self._on_progress = on_progress
         self._hosts = docker_hosts(fleet)
-        self._done_bytes = 0
-        self._total_bytes = 0
+        self._sent = Sent()
         self._streams: list[SqueezedStream] = []
         self._archive: ImageArchive | None = None
 
@@ -216,29 +215,47 @@ class _Push:
         size_bytes = self._archive.size_of(ids, there)
         if why := room_problem(docker, size_bytes):
             raise HostError("there is no room for the images", where=transport.host, why=why, next_step=MAKE_ROOM)
-        self._total_bytes += size_bytes
+        self._sent.total_bytes += size_bytes
         limit_s = _LOAD_LIMIT_S + size_bytes / _SLOWEST_BYTES_S
-        pieces = self._archive.pieces(ids, there, self._count)
+        pieces = self._archive.pieces(ids, there, self._sent.count)
         stream = SqueezedStream()
         self._streams.append(stream)
         argv = ("docker", "image", "load", "--quiet")
         return stream, await transport.feed(argv, stream.members(pieces), timeout_s=limit_s, check=False)
 
-    def _count(self, size_bytes: int) -> None:
-        self._done_bytes += size_bytes
-
     async def _tell(self) -> None:
-        """Every second: how far it is, how fast, and how long it will take."""
+        """Every second: how far it is."""
         began = time.monotonic()
         while True:
             await asyncio.sleep(_TELL_EVERY_S)
-            rate = self._done_bytes / (time.monotonic() - began)
-            if rate:
-                left_s = (self._total_bytes - self._done_bytes) / rate
-                self._on_progress(
-                    f"sent {self._done_bytes / 1e6:.0f} of {self._total_bytes / 1e6:.0f} MB, "
-                    f"{rate / 1e6:.1f} MB/s, {left_s:.0f} s left"
-                )
+            if line := self._sent.line(time.monotonic() - began):
+                self._on_progress(line)
+
+
+class Sent:
+    """What the hosts were sent of what they are to get, so far."""
+
+    def __init__(self) -> None:
+        self.total_bytes = 0
+        self._done_bytes = 0
+        self._told_of_bytes = 0
+
+    def count(self, size_bytes: int) -> None:
+        """So much more was sent."""
+        self._done_bytes += size_bytes
+
+    def line(self, seconds: float) -> str:
+        """How far it is after so many seconds, how fast, and how long it will take; once, that all is sent. Empty if
+        there is nothing to say: the hosts take their time to load what they have."""
+        done, total = self._done_bytes, self.total_bytes
+        if not done or done == total == self._told_of_bytes:
+            return ""
+        if done >= total:
+            self._told_of_bytes = total
+            return f"sent {total / 1e6:.0f} MB; the hosts load the images…"
+        rate = done / seconds
+        progress = f"sent {done / 1e6:.0f} of {total / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s"
+        return f"{progress}, {(total - done) / rate:.0f} s left"
 
 
 async def _run(transport: Transport, *argv: str) -> None:

@@ -14,7 +14,7 @@ from redisforge.model.image_report import DockerFacts
 from redisforge.model.images import PROGRAM_LABEL, VERSION_LABEL, ImageFacts
 from redisforge.model.topology import Topology
 from redisforge.runbooks.hosts import declared_fleet
-from redisforge.runbooks.images import docker_hosts, wanted_images
+from redisforge.runbooks.images import Sent, docker_hosts, wanted_images
 
 HERE = DockerFacts(version="26.1.5", platform="linux/amd64", root="/var/lib/docker", free_bytes=0, takes_parts=True)
 
@@ -82,3 +82,18 @@ def test_only_hosts_that_run_containers_are_asked(tmp_path: Path) -> None:
     (tmp_path / "redisforge.yaml").write_text(yaml.safe_dump({"hosts": hosts}))
     fleet = declared_fleet(None, (), {"REDISFORGE_HOME": str(tmp_path)}, tmp_path)
     assert docker_hosts(fleet) == ["h1"]
+
+
+def test_when_all_is_sent_it_is_said_once_that_the_hosts_load_it() -> None:
+    sent = Sent()
+    sent.total_bytes = 40_000_000
+    assert sent.line(1.0) == "", "nothing has begun"
+    sent.count(10_000_000)
+    assert sent.line(2.0) == "sent 10 of 40 MB, 5.0 MB/s, 6 s left"
+    sent.count(30_000_000)
+    assert [sent.line(second) for second in (4.0, 5.0, 6.0)] == ["sent 40 MB; the hosts load the images…", "", ""]
+    sent.total_bytes += 40_000_000  # the next host's turn
+    sent.count(20_000_000)
+    assert sent.line(8.0) == "sent 60 of 80 MB, 7.5 MB/s, 3 s left"
+    sent.count(20_000_000)
+    assert [sent.line(second) for second in (9.0, 10.0)] == ["sent 80 MB; the hosts load the images…", ""]
