@@ -110,7 +110,8 @@ class HostLock:
         self._end: Callable[[], object] = lambda: None
 
     def take(self, on_notice: Callable[[str], None]) -> None:
-        """Take the lock, or raise. A host that cannot lock has no voice, as one that cannot be reached.
+        """Take the lock, or raise. A host that cannot lock has no voice, as one that cannot be reached. `on_notice` is
+        also told, from another thread, when somebody asks for the lock.
 
         Raises:
             LockedError: somebody holds it; says who.
@@ -147,7 +148,9 @@ class HostLock:
         try:
             await self._take_all(on_notice)
             watches = [
-                asyncio.create_task(self._watch(name, process)) for name, process in self._processes.items() if process
+                asyncio.create_task(self._watch(name, process, on_notice))
+                for name, process in self._processes.items()
+                if process
             ]
             self._taken.set_result(None)
             await over.wait()
@@ -229,13 +232,16 @@ class HostLock:
                 self.records.append(said.removeprefix("record "))
         return ""
 
-    async def _watch(self, name: str, process: asyncssh.SSHClientProcess[bytes]) -> None:
+    async def _watch(
+        self, name: str, process: asyncssh.SSHClientProcess[bytes], on_notice: Callable[[str], None]
+    ) -> None:
         """Beat until the host lets go, or is gone."""
         beat = asyncio.create_task(_beat(process))
         try:
             while line := await process.stdout.readline():
                 if line.decode(errors="replace").strip() == f"{_PREFIX}asked" and not self._was_asked:
                     self._was_asked = True  # every host says so; a second signal would stop the verb at once
+                    on_notice("another operator asks this command to stop (`redisforge lock release`)")
                     os.kill(os.getpid(), signal.SIGTERM)
             self._gone[name] = "the host took it back"
         except (OSError, EOFError) as error:
