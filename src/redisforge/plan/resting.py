@@ -29,7 +29,7 @@ def envoys_on(topology: Topology, hosts: Collection[str]) -> frozenset[str]:
 def left_out(topology: Topology, facts: Facts) -> frozenset[str]:
     """Nodes of hosts in maintenance that have been deleted, and that nobody in the cluster knows: a drain that was cut
     off is about to take them off the record. Nothing blank starts in their place."""
-    if not newest_owners(facts):
+    if not topology.maintenance or not newest_owners(facts):
         return frozenset()
     nodes = (node.name for node in topology.own_nodes if node.host in topology.maintenance)
     units = ((name, facts.units.get(name)) for name in nodes)

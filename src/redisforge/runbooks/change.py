@@ -166,7 +166,10 @@ async def _check_before_starting(cluster: Cluster, facts: Facts) -> None:
     envoy = find_envoy(topology.envoy.version, topology.envoy.path, cache, os.environ)
     units: Mapping[str, Unit] = {}
     if engine and envoy:
-        units = build_units(topology, cluster.layout, cluster.credentials, Programs(engine, envoy))
+        programs = Programs(engine, envoy)
+        units = build_units(
+            topology, cluster.layout, cluster.credentials, programs, with_certificates=False
+        )  # of new nodes there are none yet
     await check_other_hosts(topology, cluster.sites, facts, units)
 
 
