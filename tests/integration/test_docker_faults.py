@@ -53,6 +53,14 @@ def test_an_image_that_a_host_lacks_is_named_and_pushed(fleet: DockerFleet, imag
     assert [key for key, verdict in verdicts.items() if verdict == "sent"] == [("h2", name)]
     fleet.cluster.up()
     fleet.cluster.await_health(HEAL_S)
+    host.run("docker", "tag", name, "kept:1")
+    host.run("docker", "rmi", name)
+    planned = fleet.cluster.run("scale", "--replicas", "2", "--dry-run")
+    host.run("docker", "tag", "kept:1", name)
+    host.run("docker", "rmi", "kept:1")
+    assert planned.status == HOST_ERROR, str(planned)
+    assert f"an image is missing: {name}" in planned.stderr
+    assert fleet.cluster.run("scale", "--replicas", "2", "--dry-run").status == 0
 
 
 def test_a_container_of_somebody_else_with_our_name_is_left_alone(fleet: DockerFleet, images: tuple[str, ...]) -> None:
