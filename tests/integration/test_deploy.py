@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,13 +119,15 @@ def test_a_dry_run_names_who_holds_the_lock(hosts: Hosts) -> None:
 def test_a_dry_run_ends_as_deploy_would_where_the_port_is_taken(hosts: Hosts) -> None:
     hosts.certify()
     here = ADDRESSES[0]
-    with socket.create_server((here, hosts.port)):
+    with socket.create_server((ADDRESSES[1], hosts.port)), socket.create_server((here, hosts.port)):
         planned = hosts.run(here, "deploy", "redis", "--dry-run")
         assert not hosts.home(here).exists()
         done = hosts.run(here, "deploy", "redis")
     assert planned.status == done.status == 7
     assert planned.stderr == done.stderr
-    assert f"redis-{hosts.port} needs {here}:{hosts.port}: in use by" in planned.stderr
+    assert f"redis-{hosts.port} needs {here}:{hosts.port}: in use by process {os.getpid()} " in planned.stderr
+    assert "REDIS_PORT" in planned.stderr.partition("next")[2]
+    assert "redisforge.yaml" not in planned.stderr
 
 
 def test_bad_input_is_named_and_nothing_is_started(hosts: Hosts) -> None:

@@ -7,6 +7,7 @@ answers in one line of JSON.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
 import shutil
 import socket
@@ -31,7 +32,7 @@ def bind_problem(address: str, port: int) -> str:
             probe.listen(1)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return f"in use by {occupant(port)}"
+                return f"in use by {occupant(address, port)}"
             if error.errno == errno.EACCES:
                 return DENIED
             return error.strerror or str(error)
@@ -57,9 +58,9 @@ def is_privileged() -> bool:
     return bool(int(capabilities, 16) >> _NET_BIND_SERVICE & 1)
 
 
-def occupant(port: int) -> str:
-    """The process that listens on `port`, in words; other users' processes may be hidden from us."""
-    inodes = _listening_inodes(port)
+def occupant(address: str, port: int) -> str:
+    """The process that listens in the way of it, in words; other users' processes may be hidden from us."""
+    inodes = _listening_inodes(address, port)
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and _has_socket(process, inodes):
             try:
@@ -71,7 +72,8 @@ def occupant(port: int) -> str:
     return "another process"
 
 
-def _listening_inodes(port: int) -> set[str]:
+def _listening_inodes(address: str, port: int) -> set[str]:
+    """Who listens on that very address, or on all of them: others on this port are not in the way."""
     inodes: set[str] = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -80,9 +82,28 @@ def _listening_inodes(port: int) -> set[str]:
             continue
         for line in lines:
             fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
+            listens_on, _, its_port = fields[1].rpartition(":")
+            if fields[3] != "0A" or int(its_port, 16) != port:  # 0A: LISTEN
+                continue
+            if is_in_the_way(listens_on, address):
                 inodes.add(f"socket:[{fields[9]}]")
     return inodes
+
+
+def is_in_the_way(listens_on: str, address: str) -> bool:
+    """Whether one that listens on the former keeps another from listening on `address`, on the same port.
+
+    `listens_on` as /proc/net/tcp has it: words of 32 bits, each in the byte order of the machine.
+    """
+    words = (int(listens_on[start : start + 8], 16) for start in range(0, len(listens_on), 8))
+    found, asked = _plain(b"".join(word.to_bytes(4, sys.byteorder) for word in words)), _plain(address)
+    return found == asked or found.is_unspecified or asked.is_unspecified
+
+
+def _plain(address: str | bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address; one of IPv4 in the clothes of IPv6 as what it is."""
+    found = ipaddress.ip_address(address)
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _has_socket(process: Path, inodes: set[str]) -> bool:

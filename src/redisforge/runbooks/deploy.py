@@ -43,7 +43,7 @@ from redisforge.runbooks.preflight import (
     check_space,
     was_raised,
 )
-from redisforge.runbooks.preflight_ports import check_ports
+from redisforge.runbooks.preflight_ports import OTHER_PORTS_IN_ENV, check_ports
 from redisforge.runbooks.run import Progress, log_tail
 from redisforge.runbooks.units import Programs, build_units, certificate_names
 
@@ -151,7 +151,7 @@ async def _start(cluster: Cluster, unit: Unit, wanted: Wanted) -> tuple[DeployOu
         facts = await observer.look(fresh_units=True)
         seen = facts.units.get(unit.name)
         outcome = outcome_of(seen, unit.config_hash)
-        check_ports(cluster.topology, cluster.layout, facts, {unit.name: unit})
+        check_ports(cluster.topology, cluster.layout, facts, {unit.name: unit}, other_ports=OTHER_PORTS_IN_ENV)
         record_topology(cluster)  # before anything starts: `status`, `logs` and `down` must find it
         if outcome == "restarted":
             await cluster.runtime.stop([unit.name])  # its keeper hands its slots over

@@ -14,7 +14,7 @@ from redisforge.model.unit import Unit
 from redisforge.runbooks.cluster import Cluster
 from redisforge.runbooks.deploy_input import Wanted
 from redisforge.runbooks.images_build import BuildOrder, build_images
-from redisforge.runbooks.preflight_ports import check_ports
+from redisforge.runbooks.preflight_ports import OTHER_PORTS_IN_ENV, check_ports
 from redisforge.runbooks.run import Progress
 
 
@@ -36,7 +36,7 @@ def need_image(
     if any(known.is_called(image) for known in here.images):
         return
     facts = Facts(observed_at_s=time.time(), units=asyncio.run(cluster.runtime.observe()))
-    check_ports(cluster.topology, cluster.layout, facts, {unit.name: unit})
+    check_ports(cluster.topology, cluster.layout, facts, {unit.name: unit}, other_ports=OTHER_PORTS_IN_ENV)
     program = "envoy" if unit.kind == "envoy" else cluster.topology.engine.kind
     order = BuildOrder(program=program, version=own_version(image), base=wanted.base)
     build_images((order,), environment, progress)

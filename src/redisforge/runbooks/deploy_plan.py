@@ -42,7 +42,7 @@ from redisforge.runbooks.preflight import (
     check_folder_to_come,
     check_space,
 )
-from redisforge.runbooks.preflight_ports import check_ports
+from redisforge.runbooks.preflight_ports import OTHER_PORTS_IN_ENV, check_ports
 from redisforge.runbooks.units import Programs, build_units
 
 
@@ -142,7 +142,8 @@ async def _look(
             asker.observe_all((node.name, (node.address, node.port)) for node in nodes),
         )
     facts = Facts(observed_at_s=time.time(), units=units, nodes=seen)
-    check_ports(here.cluster.topology, here.cluster.layout, facts, {here.name: here.unit} if here.unit else None)
+    units_to_come = {here.name: here.unit} if here.unit else None
+    check_ports(here.cluster.topology, here.cluster.layout, facts, units_to_come, other_ports=OTHER_PORTS_IN_ENV)
     image = None
     if wanted.runtime == "docker":
         docker = await look_at_docker(LocalTransport())

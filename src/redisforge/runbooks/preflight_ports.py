@@ -5,6 +5,7 @@ Here are the Units of this machine; preflight_hosts.py asks other hosts, and jud
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -34,11 +35,27 @@ def denial(asked: NeededPort, limit: int, found: str = "", *, privileged: bool) 
     return f"{DENIED}, though the kernel lets everybody listen on ports from {limit} on"
 
 
+OTHER_PORTS = (
+    "stop what uses them, or declare other ports in redisforge.yaml (ports, endpoints, envoy); "
+    "`redisforge init --first-port N` writes a file with other ports"
+)
+OTHER_PORTS_IN_ENV = (
+    "stop what uses them, or set other ports in .env (REDIS_PORT, REDIS_CLUSTER_BUS_PORT; for Envoy "
+    "ENVOY_LISTENER_PORT, ENVOY_ADMIN_PORT)"
+)
+"""The same for `deploy`, which reads .env and no redisforge.yaml."""
+
+
 def check_ports(
-    topology: Topology, layout: ClusterLayout, facts: Facts, units: Mapping[str, Unit] | None = None
+    topology: Topology,
+    layout: ClusterLayout,
+    facts: Facts,
+    units: Mapping[str, Unit] | None = None,
+    *,
+    other_ports: str = OTHER_PORTS,
 ) -> None:
     """The ports of every Unit of this machine that does not run are free, and it may listen on them; so may those of
-    `units` that are to be started again with another configuration.
+    `units` that are to be started again with another configuration. `other_ports` says how to choose others.
 
     Raises HostError naming all that are not. Other hosts: preflight_hosts.py.
     """
@@ -54,20 +71,14 @@ def check_ports(
         if why := denial(asked, limit, found, privileged=privileged):
             denied.append((asked.listener, f"{asked}: {why}"))
         elif found and found != DENIED:
-            taken.append(f"{asked}: {found}{_other_cluster(layout, asked.port)}")
+            taken.append(f"{asked}: {found}{_other_cluster(layout, asked)}")
     if taken or denied:
         raise HostError(
             " and ".join(["ports are not free"] * bool(taken) + ["ports are kept for root"] * bool(denied)),
             where="this machine",
             why="\n".join((*(said for _, said in denied), *taken)),
-            next_step="\n".join((*cures((listener for listener, _ in denied), limit), *[_OTHER_PORTS] * bool(taken))),
+            next_step="\n".join((*cures((listener for listener, _ in denied), limit), *[other_ports] * bool(taken))),
         )
-
-
-_OTHER_PORTS = (
-    "stop what uses them, or declare other ports in redisforge.yaml (ports, endpoints, envoy); "
-    "`redisforge init --first-port N` writes a file with other ports"
-)
 
 
 def cures(listeners: Iterator[ListensAs], limit: int) -> list[str]:
@@ -92,18 +103,21 @@ def _is_due(unit: Unit, facts: Facts) -> bool:
     return seen.state is not UnitState.UNKNOWN and seen.config_hash != unit.config_hash
 
 
-def _other_cluster(layout: ClusterLayout, port: int) -> str:
-    """Names the RedisForge cluster that declares the port, if one does."""
+def _other_cluster(layout: ClusterLayout, asked: NeededPort) -> str:
+    """Names the RedisForge cluster that declares the port there, if one does."""
+    bound, port = asked.socket
+    on_all = ipaddress.ip_address(bound).is_unspecified
     for record in Path(layout.folder).parent.glob("*/topology.json"):
         if record.parent == Path(layout.folder):
             continue
         try:
             topology = json.loads(record.read_text())
-            ports = {node[key] for node in topology["nodes"] for key in ("port", "bus_port")}
-            ports |= {envoy["admin_port"] for envoy in topology["envoys"]}
-            ports |= {door["port"] for endpoint in topology["endpoints"] for door in endpoint["listeners"]}
+            sockets = {(node["address"], node[key]) for node in topology["nodes"] for key in ("port", "bus_port")}
+            sockets |= {("127.0.0.1", envoy["admin_port"]) for envoy in topology["envoys"]}
+            doors = [door for endpoint in topology["endpoints"] for door in endpoint["listeners"]]
+            sockets |= {(door["address"], door["port"]) for door in doors}
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if port in ports:
+        if (asked.address, port) in sockets or (on_all and any(port == its for _, its in sockets)):
             return f", of the cluster {record.parent.name!r}"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from redisforge.model.topology import (
 from redisforge.model.unit import Unit
 from redisforge.runbooks import preflight_ports
 from redisforge.runbooks.preflight_hosts import check_other_hosts
-from redisforge.runbooks.preflight_ports import check_ports
+from redisforge.runbooks.preflight_ports import OTHER_PORTS_IN_ENV, check_ports
 
 LOW, HIGH = 443, 6390
 LAYOUT = ClusterLayout("/nowhere/clusters/main")
@@ -209,3 +210,30 @@ async def test_a_look_tells_of_this_kernel_and_without_python_of_nothing_else(mo
     assert without is not None
     assert without.is_privileged == is_privileged()
     assert (without.unprivileged_from, without.problems, without.missing) == (unprivileged_from(), ("",), ())
+
+
+def test_the_cluster_that_declares_the_port_is_named_only_if_it_is_at_that_address(
+    kernel: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def found(_: str, port: int) -> str:
+        return "in use by x" if port == LOW else ""
+
+    kernel.setattr(preflight_ports, "unprivileged_from", lambda: LOW)
+    kernel.setattr(preflight_ports, "bind_problem", found)
+    layout = ClusterLayout(str(tmp_path / "main"))
+    record = tmp_path / "other" / "topology.json"
+    record.parent.mkdir()
+    for address, end in (("127.0.0.1", ", of the cluster 'other'"), ("127.0.0.9", "")):
+        node = {"address": address, "port": LOW, "bus_port": HIGH}
+        record.write_text(json.dumps({"nodes": [node], "envoys": [], "endpoints": []}))
+        with pytest.raises(HostError) as caught:
+            check_ports(one_envoy(HERE), layout, NOTHING)
+        assert caught.value.why == f"envoy-1 needs 127.0.0.1:{LOW}: in use by x{end}"
+
+
+def test_deploy_tells_of_env_and_not_of_a_file_that_it_does_not_read(kernel: pytest.MonkeyPatch) -> None:
+    kernel.setattr(preflight_ports, "bind_problem", lambda *_: "in use by x")
+    with pytest.raises(HostError) as caught:
+        check_ports(one_envoy(HERE, HIGH + 1), LAYOUT, NOTHING, other_ports=OTHER_PORTS_IN_ENV)
+    assert "REDIS_PORT" in caught.value.next_step
+    assert "redisforge.yaml" not in caught.value.next_step
