@@ -176,6 +176,8 @@ def test_what_needs_the_processes_says_so(plain: ForeignCluster) -> None:
         (("upgrade", "--redis", "8.6"), "by what runs them, replicas first"),
         (("scale", "--shards", "4", "--yes"), "redisforge scale add HOST:PORT --role master"),
         (("test-cluster",), "test-cluster HOST PORT"),
+        (("logs",), "see the logs of what runs the nodes"),
+        (("logs", plain.name(plain.members[0])), "see the logs of what runs the nodes"),
     ):
         result = plain.run(*arguments)
         assert result.status == 2, f"{arguments}: {result}"

@@ -12,6 +12,7 @@ from redisforge.model.report import Problem
 from redisforge.model.slots import SlotRange, count, describe, merge, subtract
 from redisforge.model.topology import RedisNode, Role, Topology
 from redisforge.plan.gates import agreed, stale_envoys
+from redisforge.plan.log_place import log_place
 from redisforge.plan.open_slots import find_open
 from redisforge.plan.resting import left_out, take_off
 from redisforge.plan.roles import crowded
@@ -27,8 +28,10 @@ def diagnose(topology: Topology, facts: Facts) -> tuple[Problem, ...]:
     """Every problem, the critical ones first."""
     declared = topology.unit_names
     if not facts.reachable_nodes() and not any(unit.pid for name, unit in facts.units.items() if name in declared):
-        what = "nothing of this cluster runs"
-        return (Problem(severity="critical", where=topology.name, what=what, next_step="`redisforge up` starts it"),)
+        what, next_step = "nothing of this cluster runs", "`redisforge up` starts it"
+        if topology.access:
+            what, next_step = "none of its nodes answers", "see the logs of what runs them, and start them by that"
+        return (Problem(severity="critical", where=topology.name, what=what, next_step=next_step),)
     problems = (
         *_slots(topology, facts),
         *(_as_expected(topology, problem) for problem in _units(topology, facts)),
@@ -65,7 +68,7 @@ def _slots(topology: Topology, facts: Facts) -> Iterator[Problem]:
             severity="critical",
             where=topology.name,
             what=f"{count(missing)} slots are not served: {describe(missing)}",
-            next_step=f"see {hung}" if hung else "`redisforge up` starts what does not run",
+            next_step=f"see {hung}" if hung else _start_advice(topology),
         )
         return
     opened = [slot.slot for slot in find_open(facts.reachable_nodes()) if slot.migrating or slot.importing]
@@ -88,6 +91,12 @@ def _slots(topology: Topology, facts: Facts) -> Iterator[Problem]:
             what=f"the nodes do not agree: {reasons[0]}{more}",
             next_step="this is normal for some seconds after a failover; if it stays, `redisforge up` heals it",
         )
+
+
+def _start_advice(topology: Topology) -> str:
+    if topology.access:
+        return "start what does not run by what runs the nodes"
+    return "`redisforge up` starts what does not run"
 
 
 def _units(topology: Topology, facts: Facts) -> Iterator[Problem]:
@@ -159,7 +168,7 @@ def _nodes(topology: Topology, facts: Facts) -> Iterator[Problem]:
             )  # fmt: skip
         if seen.role is Role.REPLICA and not seen.master_link_up:
             what = "is copying its master's data" if seen.sync_in_progress else "has lost its link to its master"
-            yield Problem(severity="warning", where=node.name, what=what, next_step=f"`redisforge logs {node.name}`")
+            yield Problem(severity="warning", where=node.name, what=what, next_step=log_place(node))
         if not seen.aof_ok:
             yield Problem(
                 severity="critical", where=node.name, what="cannot write its data to disk",
@@ -203,12 +212,12 @@ def _silent(node: RedisNode, seen: NodeFacts, unit: UnitFacts | None, *, contain
     if seen.loading:
         return Problem(severity="warning", where=node.name, what="is reading its data from disk", next_step="wait")
     hung = ""
-    if unit is not None and unit.state is UnitState.RUNNING and unit.pid:
+    if node.managed and unit is not None and unit.state is UnitState.RUNNING and unit.pid:
         where = "in its container on" if contained else "on its host"
         hung = f"; if it hangs, kill -9 {unit.pid} {where} {node.host}: its keeper starts it again"
     return Problem(
         severity="critical", where=node.name, what=f"does not answer at {node.address}:{node.port}: {seen.problem}",
-        next_step=f"`redisforge logs {node.name}`{hung}",
+        next_step=f"{log_place(node)}{hung}",
     )  # fmt: skip
 
 

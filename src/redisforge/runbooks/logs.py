@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from redisforge.errors import HostError, NotFoundError
+from redisforge.errors import HostError, NotFoundError, UsageError
 from redisforge.fleet.transport import Transport
+from redisforge.model.topology import RedisNode, Topology
+from redisforge.plan.log_place import log_command, log_place
 from redisforge.runbooks.cluster import Cluster
 
 _FOLLOW_PAUSE_S = 0.2
@@ -130,8 +132,16 @@ class RemoteLog:
 
 
 def unit_logs(cluster: Cluster, unit_name: str | None, runner: asyncio.Runner) -> dict[str, Log]:
-    """The log of one Unit, or of all, by Unit name. Raises NotFoundError for an unknown Unit."""
+    """The log of one Unit, or of all, by Unit name.
+
+    Raises:
+        NotFoundError: an unknown Unit.
+        UsageError: RedisForge has no log of it: somebody else runs it.
+    """
     names = cluster.unit_names()
+    others = [node for node in cluster.topology.nodes if not node.managed and unit_name in (None, node.name)]
+    if others and (unit_name is not None or not names):
+        raise _not_here(cluster.topology, others)
     if unit_name is not None and unit_name not in names:
         raise NotFoundError(
             f"no unit called {unit_name!r}",
@@ -139,6 +149,19 @@ def unit_logs(cluster: Cluster, unit_name: str | None, runner: asyncio.Runner) -
             next_step=f"the units are: {', '.join(names)}",
         )
     return {name: _log_of(cluster, name, runner) for name in ([unit_name] if unit_name else names)}
+
+
+def _not_here(topology: Topology, nodes: Sequence[RedisNode]) -> UsageError:
+    places = [f"{node.name}: {log_place(node)}" for node in nodes if log_command(node)]
+    if len(places) < len(nodes):
+        rest = "for the others see" if places else "see"
+        places.append(f"{rest} the logs of what runs the nodes; `redisforge status` names those that do not answer")
+    return UsageError(
+        f"the logs of {topology.name if len(nodes) > 1 else nodes[0].name} are with what runs it, and not RedisForge's",
+        where=topology.source or topology.name,
+        why="somebody else runs it (external.nodes)" if topology.access else "it was not started here",
+        next_step="\n".join(places),
+    )
 
 
 def _log_of(cluster: Cluster, name: str, runner: asyncio.Runner) -> Log:

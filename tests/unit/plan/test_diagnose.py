@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from edits import Edit, all_of, also_listing, blank, envoy_with, every_line_with, gone, line_with, node_with, unit_with
 from msgspec.structs import replace
-from topologies import formed, hosts_in_zones, make_topology, nothing_runs
+from topologies import formed, hosts_in_zones, make_topology, nothing_runs, run_by_others
 
 from redisforge.model.facts import CHANGED_BY_HAND, EndpointFacts, Facts, PeerView, Stray, UnitFacts, UnitState
 from redisforge.model.topology import Topology
@@ -294,3 +294,27 @@ def test_what_may_be_the_cause_of_a_gate_that_does_not_hold() -> None:
         f"host-2-1 cannot be reached ({', '.join(here)})",
         f"{slots.slot_count} slots are not served: {slots}",
     )
+
+
+def test_of_a_node_that_somebody_else_runs_the_log_is_with_what_runs_it() -> None:
+    edit = all_of(
+        gone("redis-1", UnitState.RUNNING), unit_with("redis-1", pid=4711), node_with(REPLICA, master_link_up=False)
+    )
+    for service, at_redis_1, at_replica in (
+        ("systemd:{}", "`journalctl -u redis-1` on ", f"`journalctl -u {REPLICA}` on "),
+        ("docker:{}", "`docker logs redis-1` on ", f"`docker logs {REPLICA}` on "),
+        ("", "see the log of what runs it", "see the log of what runs it"),
+    ):
+        topology = run_by_others(TOPOLOGY, service)
+        facts = replace(edit(topology, FORMED), envoys={}, endpoints=())
+        advice = {problem.where: problem.next_step for problem in diagnose(topology, facts)}
+        assert advice["redis-1"].startswith(at_redis_1)
+        assert advice[REPLICA].startswith(at_replica)
+        assert not any("redisforge logs" in step or "keeper" in step for step in advice.values())
+
+
+def test_nobody_is_sent_to_up_to_start_what_it_does_not_run() -> None:
+    topology = run_by_others(TOPOLOGY, "")
+    (problem,) = diagnose(topology, replace(nothing_runs(topology), units={}))
+    assert "none of its nodes answers" in problem.what
+    assert "redisforge up" not in problem.next_step
