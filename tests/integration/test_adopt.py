@@ -314,6 +314,23 @@ def test_a_file_that_is_there_is_kept(plain: ForeignCluster, tmp_path: Path) -> 
     assert "external:" in (folder / "redisforge.yaml").read_text()
 
 
+def test_down_stops_nothing_and_says_so(plain: ForeignCluster) -> None:
+    ensure_adopted(plain)
+    folder = plain.home / "clusters" / "adopted"
+    not_ours = "adopted: RedisForge does not run its nodes, so nothing"
+    for arguments, words in (
+        (("--dry-run",), (f"{not_ours} is stopped.",)),
+        (("--dry-run", "--purge"), (f"{not_ours} is stopped.", f"It is forgotten here: {folder}")),
+        ((), (f"{not_ours} was stopped; `redisforge down --purge` forgets it here.",)),
+        (("--purge", "--yes"), (f"{not_ours} was stopped; it is forgotten here.", f"deleted {folder}\n")),
+    ):
+        assert folder.exists()
+        done = plain.done("down", *arguments)
+        assert all(line in done.stdout + done.stderr for line in words), str(done)
+    assert not folder.exists()
+    assert all(plain.nodes.ask(port, "PING") for port in plain.members)
+
+
 def test_a_half_formed_cluster_is_refused(tmp_path: Path, engine: EngineBinary) -> None:
     nodes = Nodes(tmp_path / "nodes", engine.server_path, count=3, password="")
     try:

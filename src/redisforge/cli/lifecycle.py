@@ -26,6 +26,7 @@ AcceptOption = Annotated[
     list[str] | None,
     typer.Option("--accept-data-loss", metavar="NODE", help="Start this node although its data is missing."),
 ]
+_NOT_OURS = "RedisForge does not run its nodes"
 PurgeOption = Annotated[bool, typer.Option("--purge", help="Also delete the data and everything `up` made.")]
 
 
@@ -102,7 +103,8 @@ def down(
 ) -> None:
     """Stop the cluster in a safe order and keep its data; with --purge, delete what `up` made.
 
-    On a terminal it asks first; --purge asks everywhere.
+    On a terminal it asks first; --purge asks everywhere. The nodes of an adopted cluster are not stopped; --purge
+    forgets it here.
     """
     from redisforge.cli.output import finished_steps_only, print_json, print_lock_notices, print_plan
     from redisforge.runbooks.cluster import data_places
@@ -110,20 +112,31 @@ def down(
     from redisforge.runbooks.down import plan_down
 
     found = the_cluster(cluster)
+    is_ours = not found.topology.access
     if dry_run:
-        print_plan(plan_down(found), as_json=as_json)
+        if is_ours or as_json:
+            print_plan(plan_down(found), as_json=as_json)
+        else:
+            typer.echo(f"{found.topology.name}: {_NOT_OURS}, so nothing is stopped.")
         print_lock_notices(found.layout, "down", found.topology)
         if purge and not as_json:
-            typer.echo(f"Then everything of cluster {found.topology.name!r} is deleted: {data_places(found)}")
+            what = (
+                f"Then everything of cluster {found.topology.name!r} is deleted" if is_ours else "It is forgotten here"
+            )
+            typer.echo(f"{what}: {data_places(found)}")
         return
-    if not (purge or yes or found.topology.access) and sys.stdin.isatty():
+    if not (purge or yes) and is_ours and sys.stdin.isatty():
         units = found.unit_names()
         typer.confirm(f"Stop cluster {found.topology.name!r}, {len(units)} units, for all clients?", abort=True)
     if purge and not yes:
-        typer.confirm(f"Delete all data of cluster {found.topology.name!r} in {data_places(found)}?", abort=True)
+        what = "Delete all data of" if is_ours else "Forget here, and leave running,"
+        typer.confirm(f"{what} cluster {found.topology.name!r} in {data_places(found)}?", abort=True)
     lowered = run(found, finished_steps_only, purge=purge)
     if as_json:
         print_json(lowered)
+    elif not is_ours:
+        what = "it is forgotten here" if lowered.purged else "`redisforge down --purge` forgets it here"
+        typer.echo(f"{found.topology.name}: {_NOT_OURS}, so nothing was stopped; {what}.")
     elif lowered.purged:
         typer.echo(f"{found.topology.name}: stopped and deleted.")
     else:

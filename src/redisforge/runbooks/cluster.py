@@ -284,6 +284,8 @@ def programs_folder(host: Host) -> str:
 
 def data_places(cluster: Cluster) -> str:
     """Where what the cluster keeps lies, in words: a folder here, or on its hosts."""
+    if not cluster.sites:  # somebody else runs the nodes: there is no more than what is recorded of them
+        return cluster.layout.folder
     names: dict[str, list[str]] = {}
     for site in cluster.sites.values():
         names.setdefault(site.layout.folder, []).append("" if site.layout == cluster.layout else site.name)
