@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -278,6 +279,7 @@ def test_bad_input_is_named_and_nothing_is_written(
             ((guarded_seed, "--ca", str(tmp_path / "none")), 2, "cannot be read"),
             ((lonely.names[0],), 9, "slots without an owner: 0-16383"),
             ((single.names[0],), 12, "single server"),
+            ((seed, "--out", str(tmp_path / "none" / "z.yaml")), 2, "the folder of the file does not exist"),
         ):
             folder = tmp_path / "out"
             folder.mkdir(exist_ok=True)
@@ -287,6 +289,7 @@ def test_bad_input_is_named_and_nothing_is_written(
             assert "Traceback" not in result.stderr
             assert not list(folder.iterdir())
             assert not (tmp_path / "home").exists()
+            assert not (tmp_path / "none").exists()
     finally:
         lonely.close()
         single.close()
@@ -329,6 +332,35 @@ def test_down_stops_nothing_and_says_so(plain: ForeignCluster) -> None:
         assert all(line in done.stdout + done.stderr for line in words), str(done)
     assert not folder.exists()
     assert all(plain.nodes.ask(port, "PING") for port in plain.members)
+
+
+def test_one_cluster_has_one_name_here(plain: ForeignCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    variables = environment(tmp_path / "home")
+    first, last = plain.name(plain.members[0]), plain.name(plain.members[5])
+    assert run_command("adopt", first, folder=folder, variables=variables).status == 0
+
+    for options in ((), ("--force",), ("--dry-run",)):
+        words = ("adopt", last, "--name", "other", "--out", "other.yaml", *options)
+        refused = run_command(*words, folder=folder, variables=variables)
+        assert refused.status == 9, str(refused)
+        assert "known here already, as 'adopted'" in refused.stderr
+        assert "--name adopted --force" in refused.stderr
+    record = tmp_path / "home" / "clusters" / "adopted" / "topology.json"
+    topology = json.loads(record.read_text())
+    record.write_text(json.dumps(topology | {"access": None}))
+    refused = run_command("adopt", last, "--name", "other", "--out", "other.yaml", folder=folder, variables=variables)
+    assert (refused.status, "its own file" in refused.stderr) == (9, True), str(refused)
+    assert not (folder / "other.yaml").exists()
+    assert [path.name for path in (tmp_path / "home" / "clusters").iterdir()] == ["adopted"]
+    record.write_text(json.dumps(topology))
+    assert run_command("adopt", last, "--force", folder=folder, variables=variables).status == 0
+
+    topology["nodes"] = topology["nodes"][:3]  # ports that have been a smaller cluster's
+    record.write_text(json.dumps(topology))
+    words = ("adopt", last, "--name", "other", "--out", "other.yaml")
+    assert run_command(*words, folder=folder, variables=variables).status == 0
 
 
 def test_a_half_formed_cluster_is_refused(tmp_path: Path, engine: EngineBinary) -> None:

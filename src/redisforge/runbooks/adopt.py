@@ -32,7 +32,7 @@ from redisforge.redis.observe import NodeAsker, read_settings
 from redisforge.render.adopted_yaml import Adopted, Settings, adopted_yaml
 from redisforge.render.directives import known_directives, settable_directives
 from redisforge.render.settings import SECRET_DIRECTIVES
-from redisforge.runbooks.cluster import make_cluster, read_topology, record_topology
+from redisforge.runbooks.cluster import cluster_layout, cluster_names, make_cluster, read_topology, record_topology
 from redisforge.runbooks.seed import open_seed
 
 _TIMEOUT_S = 5.0
@@ -67,8 +67,9 @@ def adopt(asked: Adoption, layout: ClusterLayout, *, dry_run: bool) -> AdoptionR
     Raises:
         NodeError: the seed or a member cannot be reached, or is not part of a cluster.
         SecretError: the password is wrong, missing, or of no use.
-        UsageError: the name cannot be one.
-        RefusedError: the file or a cluster of that name is there already; the cluster is half formed, or too small.
+        UsageError: the name cannot be one, or the file's folder does not exist.
+        RefusedError: the file or a cluster of that name is there already; the cluster is known here by another name, is
+            half formed, or too small.
     """
     if not re.fullmatch(NAME_PATTERN, asked.name):
         raise UsageError(
@@ -77,6 +78,7 @@ def adopt(asked: Adoption, layout: ClusterLayout, *, dry_run: bool) -> AdoptionR
         )
     _refuse_existing(asked, layout)
     found, notices = asyncio.run(_read(asked))
+    _refuse_known(asked, layout, found)
     text = adopted_yaml(found)
     declared = _declared(text, asked.path)
     if not dry_run:
@@ -94,6 +96,12 @@ def adopt(asked: Adoption, layout: ClusterLayout, *, dry_run: bool) -> AdoptionR
 
 
 def _refuse_existing(asked: Adoption, layout: ClusterLayout) -> None:
+    if not asked.path.parent.is_dir():
+        raise UsageError(
+            "the folder of the file does not exist",
+            where=str(asked.path.parent),
+            next_step="make it, or name another file with --out",
+        )
     if (asked.path.exists() or asked.path.is_symlink()) and not asked.force:
         raise RefusedError(
             "the file is there already",
@@ -110,6 +118,36 @@ def _refuse_existing(asked: Adoption, layout: ClusterLayout) -> None:
             where=layout.folder,
             why="RedisForge has raised it itself" if own else "it has been adopted before",
             next_step="choose another name with --name" + ("" if own else ", or describe it anew with --force"),
+        )
+
+
+def _refuse_known(asked: Adoption, layout: ClusterLayout, found: Adopted) -> None:
+    """Two names for one cluster would be two locks, two journals and two declarations of it.
+
+    It is known if most of its nodes are recorded: single addresses may have been another cluster's before.
+    """
+    members = {(node.address, node.port) for node in found.shape.nodes}
+    home = Path(layout.folder).parent.parent
+    for name in cluster_names(home):
+        if name == asked.name:
+            continue
+        try:
+            known = read_topology(cluster_layout(home, name))
+        except RedisForgeError:
+            continue
+        recorded = {(node.address, node.port) for node in known.nodes}
+        if 2 * len(members & recorded) <= len(members):
+            continue
+        own = known.access is None
+        forget = f"if that one is gone and this is another, `redisforge down --purge --cluster {name}`"
+        raise RefusedError(
+            f"this cluster is known here already, as {name!r}",
+            where=known.source or cluster_layout(home, name).folder,
+            why=f"{len(members & recorded)} of its {len(members)} nodes are recorded there; "
+            + ("RedisForge runs that cluster itself" if own else "it has been adopted before"),
+            next_step=f"go on with its own file, and give the verbs --cluster {name}; {forget} deletes what is left of it"
+            if own
+            else f"give the verbs --cluster {name}, or describe it anew with --name {name} --force; {forget} forgets it",
         )
 
 
