@@ -151,6 +151,10 @@ def test_bad_input_is_named_and_nothing_is_started(hosts: Hosts) -> None:
     refused(4, "REDIS_ACL_PASS", "is a placeholder")
     hosts.write(here, REDIS_ACL_PASS=None, REDIS_MONITOR_PASS=None)
     refused(4, "REDIS_ACL_PASS", "REDIS_MONITOR_PASS", "is missing")
+    hosts.write(here, REDIS_ACL_PASS=None, REDIS_MONITOR_PASS="CHANGE_ME", REDIS_READONLY_PASS="short")
+    refused(
+        4, "3 passwords", "ACL_PASS: is missing", "MONITOR_PASS: is a placeholder", "READONLY_PASS: has 5 characters"
+    )
     hosts.write(here, REDIS_CLUSTER_ANNOUNCE_IP=None, REDIS_PORT="x")
     refused(3, "REDIS_CLUSTER_ANNOUNCE_IP", "REDIS_PORT")
     hosts.write(here, REDIS_CLUSTER_ANNOUNCE_IP="192.0.2.1")

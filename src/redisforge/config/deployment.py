@@ -167,8 +167,10 @@ class _Reader:
 
     def need(self, names: Iterable[str], advice: str) -> None:
         for name in names:
+            role = PASSWORD_VARIABLES.get(name)
+            if role and name in self.variables:
+                continue  # whether it is good enough, environment.py says
             if not self.text(name):
-                role = PASSWORD_VARIABLES.get(name)
                 what = f"is missing: the password of the {_who(role)}" if role else "is missing"
                 self.complain(name, what, advice, is_secret=role is not None)
 

@@ -23,7 +23,7 @@ from redisforge.config.environment import (
 )
 from redisforge.config.files import UnreadableFileError, read_bounded
 from redisforge.config.layers import Declared, Written, declare
-from redisforge.config.problems import ConfigProblem, error_for
+from redisforge.config.problems import USUAL_ADVICE, Advice, ConfigProblem, error_for
 from redisforge.model.secret import Secret
 from redisforge.model.topology import Topology, UserRole
 
@@ -51,6 +51,8 @@ def load(
     working_folder: Path,
     *,
     without: frozenset[str] = frozenset(),
+    found: Sequence[ConfigProblem] = (),
+    advice: Advice = USUAL_ADVICE,
 ) -> LoadedConfig:
     """Read the declaration.
 
@@ -59,6 +61,8 @@ def load(
         environment: the process environment.
         working_folder: where relative paths start.
         without: names of variables that are not to be regarded.
+        found: what is known to be wrong already, to be told with the rest.
+        advice: what the error says is to be done.
 
     Raises:
         ConfigError: with every problem found.
@@ -77,9 +81,9 @@ def load(
         weak = [problem for problem in of_variables if problem.subject == OPERATOR_VARIABLE]
         of_variables = [problem for problem in of_variables if problem not in weak]
         notices += [f"{problem.subject} {problem.what}: whoever guesses it may do everything" for problem in weak]
-    problems = [*problems, *dotenv_problems, *of_variables, *declared.problems]
+    problems = list(dict.fromkeys((*found, *problems, *dotenv_problems, *of_variables, *declared.problems)))
     if problems:
-        raise error_for(problems, _blamed(problems))
+        raise error_for(problems, _blamed(problems), advice)
     return _loaded(declared, notices, overrides.passwords, used_variables(overrides, declared.left_out))
 
 

@@ -51,7 +51,17 @@ def dotted(path: OptionPath) -> str:
     return text
 
 
-def error_for(problems: Sequence[ConfigProblem], source: str) -> RedisForgeError:
+class Advice(msgspec.Struct, frozen=True):
+    """What to do next where only passwords are wrong, and else."""
+
+    passwords: str = "set strong passwords, or remove the lines: RedisForge then generates them"
+    others: str = "correct them and check again with: redisforge config check"
+
+
+USUAL_ADVICE = Advice()
+
+
+def error_for(problems: Sequence[ConfigProblem], source: str, advice: Advice = USUAL_ADVICE) -> RedisForgeError:
     """The error that shows all `problems`: a SecretError if only passwords are wrong, else a ConfigError."""
     shown = [str(problem) for problem in problems[:MAX_SHOWN]]
     if len(problems) > MAX_SHOWN:
@@ -61,10 +71,10 @@ def error_for(problems: Sequence[ConfigProblem], source: str) -> RedisForgeError
         return SecretError(
             "a password cannot be used" if len(problems) == 1 else f"{len(problems)} passwords cannot be used",
             why="\n".join(shown),
-            next_step="set strong passwords, or remove the lines: RedisForge then generates them",
+            next_step=advice.passwords,
         )
     return ConfigError(
         f"{source} is not valid: {count}",
         problems=tuple(shown),
-        next_step="correct them and check again with: redisforge config check",
+        next_step=advice.others,
     )

@@ -139,15 +139,14 @@ def _refuse_known(asked: Adoption, layout: ClusterLayout, found: Adopted) -> Non
         if 2 * len(members & recorded) <= len(members):
             continue
         own = known.access is None
-        forget = f"if that one is gone and this is another, `redisforge down --purge --cluster {name}`"
+        cure = "go on with its own file, and give" if own else f"describe it anew with --name {name} --force, or give"
         raise RefusedError(
             f"this cluster is known here already, as {name!r}",
             where=known.source or cluster_layout(home, name).folder,
             why=f"{len(members & recorded)} of its {len(members)} nodes are recorded there; "
             + ("RedisForge runs that cluster itself" if own else "it has been adopted before"),
-            next_step=f"go on with its own file, and give the verbs --cluster {name}; {forget} deletes what is left of it"
-            if own
-            else f"give the verbs --cluster {name}, or describe it anew with --name {name} --force; {forget} forgets it",
+            next_step=f"{cure} the verbs --cluster {name}; if that one is gone and this is another, "
+            f"`redisforge down --purge --cluster {name}` {'deletes what is left of it' if own else 'forgets it'}",
         )
 
 

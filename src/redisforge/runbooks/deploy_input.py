@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from redisforge.config.deployment import Deployment, deployment_names, read_deployment
 from redisforge.config.load import DOTENV_NAME, LoadedConfig, load, read_variables
-from redisforge.config.problems import error_for
+from redisforge.config.problems import Advice
 from redisforge.errors import CertificateError, ConfigError, SecretError
 from redisforge.model.images import DEFAULT_BASE
 from redisforge.model.layout import ClusterLayout
@@ -48,9 +48,13 @@ def read_input(wanted: Wanted, environment: Mapping[str, str]) -> tuple[Deployme
             next_step="write it (docs/reference/env.md has the names), or give its folder with --folder",
         )
     deployment, missing = read_deployment(variables, wanted.folder, is_envoy=wanted.role == "envoy")
-    if problems or missing:
-        raise error_for([*problems, *missing], DOTENV_NAME)
-    loaded = load(None, environment, wanted.folder, without=frozenset({"REDIS_PORT"}))
+    loaded = load(
+        None, environment, wanted.folder, without=frozenset({"REDIS_PORT"}), found=(*problems, *missing),
+        advice=Advice(
+            "set strong passwords, the same on every host: nothing is generated, since no host knows another's",
+            f"correct them and check again with: redisforge deploy {wanted.role} --dry-run",
+        ),
+    )  # fmt: skip
     handoff = loaded.topology.user(UserRole.HANDOFF).name
     if handoff not in loaded.passwords:
         loaded = replace(loaded, passwords={**loaded.passwords, handoff: _handoff_password(loaded)})

@@ -43,7 +43,7 @@ OTHER_PORTS_IN_ENV = (
     "stop what uses them, or set other ports in .env (REDIS_PORT, REDIS_CLUSTER_BUS_PORT; for Envoy "
     "ENVOY_LISTENER_PORT, ENVOY_ADMIN_PORT)"
 )
-"""The same for `deploy`, which reads .env and no redisforge.yaml."""
+"""The same for `deploy`, which goes by .env."""
 
 
 def check_ports(
