@@ -363,6 +363,32 @@ def test_one_cluster_has_one_name_here(plain: ForeignCluster, tmp_path: Path) ->
     assert run_command(*words, folder=folder, variables=variables).status == 0
 
 
+def test_what_is_not_well_is_told_and_described(tmp_path: Path, engine: EngineBinary) -> None:
+    """A replica that its master does not let in, and one that is dead."""
+    cluster = ForeignCluster(tmp_path, engine)
+    try:
+        unlinked, dead, _ = (port for port in cluster.members if cluster.nodes.roles()[port] == "slave")
+        assert cluster.nodes.ask(unlinked, "CONFIG SET", "masterauth", "not-the-password")
+        assert cluster.nodes.ask(unlinked, "CLIENT KILL", "TYPE", "master")
+        with cluster.nodes.client(unlinked) as client:
+            until(lambda: client.info("replication")["master_link_status"] == "down", "the replica has lost its link")
+        pid = cluster.nodes.pid(dead)
+        assert pid
+        kill(pid)
+        until(lambda: "fail" in flags(cluster, dead), "the dead replica is known to be dead")
+        done = cluster.done("adopt", cluster.name(cluster.members[0]), password=PASSWORD)
+        assert f"note: {cluster.name(unlinked)} has no link to its master" in done.stderr
+        assert f"note: {cluster.name(dead)} does not answer" in done.stderr
+        assert {node["port"] for node in adopted(cluster)["external"]["nodes"]} == set(cluster.members)
+    finally:
+        cluster.close()
+
+
+def flags(cluster: ForeignCluster, port: int) -> list[str]:
+    """What the first member says of a node."""
+    return cluster.nodes.ask(cluster.members[0], "CLUSTER NODES")[cluster.name(port)]["flags"].split(",")
+
+
 def test_a_half_formed_cluster_is_refused(tmp_path: Path, engine: EngineBinary) -> None:
     nodes = Nodes(tmp_path / "nodes", engine.server_path, count=3, password="")
     try:

@@ -67,6 +67,7 @@ def adopted_shape(topology: Topology, facts: Facts, members: tuple[PeerView, ...
             sizes[shard] += 1
         placed.append(AdoptedNode(peer.address, peer.port, peer.bus_port, shard, role))
     notices += [f"{where} does not answer: {facts.nodes[where].problem}" for where in silent]
+    notices += [_unlinked(facts, node) for node in facts.reachable_nodes() if _has_no_link(node)]
     notices += [f"{node.name} has open slots; `redisforge rebalance` closes them" for node in _with_open_slots(facts)]
     placed.sort(key=lambda node: (node.shard, node.role is Role.REPLICA, node.address, node.port))
     return AdoptedShape(tuple(placed), len(owners), _usual(sizes), tuple(notices))
@@ -84,6 +85,19 @@ def _idle(peer: PeerView) -> str:
         f"{where} is a master without slots: `redisforge up` makes it a replica; to give it slots instead, take it out "
         f"of external.nodes, run `redisforge up` and `redisforge scale add {where} --role master`"
     )
+
+
+def _has_no_link(node: NodeFacts) -> bool:
+    return node.role is Role.REPLICA and not node.master_link_up
+
+
+def _unlinked(facts: Facts, node: NodeFacts) -> str:
+    """A replica that copies nothing protects nothing; the cluster itself does not call it failed."""
+    master = facts.node_by_id(node.master_id)
+    of_whom = f"its master {master.name}" if master else "its master"
+    if node.sync_in_progress:
+        return f"{node.name} is still copying the data of {of_whom}: until it is done, its shard is less protected"
+    return f"{node.name} has no link to {of_whom}: its shard is less protected; its log says why"
 
 
 def _with_open_slots(facts: Facts) -> list[NodeFacts]:

@@ -107,6 +107,21 @@ def test_a_member_that_cannot_be_asked_is_an_error_and_a_dead_replica_is_not() -
     assert name in {f"{node.address}:{node.port}" for node in shape.nodes}
 
 
+def test_replicas_without_a_link_are_told_and_described() -> None:
+    facts = foreign()
+    lost, copying, _ = (node for node in facts.nodes.values() if node.role is Role.REPLICA)
+    facts = changed(facts, lost.name, _replace(lost, master_link_up=False))
+    facts = changed(facts, copying.name, _replace(copying, master_link_up=False, sync_in_progress=True))
+    shape = shape_of(facts)
+    master = facts.node_by_id(lost.master_id)
+    assert master
+    assert shape.notices == (
+        f"{lost.name} has no link to its master {master.name}: its shard is less protected; its log says why",
+        next(notice for notice in shape.notices if notice.startswith(f"{copying.name} is still copying the data of ")),
+    )
+    assert (len(shape.nodes), shape.replicas) == (6, 1)
+
+
 def test_a_master_without_slots_is_told_and_open_slots_are() -> None:
     facts = foreign()
     replica = next(node for node in facts.nodes.values() if node.role is Role.REPLICA)
