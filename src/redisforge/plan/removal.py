@@ -36,11 +36,12 @@ def refuse_removal(topology: Topology, facts: Facts, leaving: frozenset[str], *,
     for owner in owners:
         losing = [node.name for node in replicas_of(facts, owner.id) if node.name in leaving]
         if losing and best_replica(topology, facts, owner.id, leaving) is None:
+            more = f"add HOST:PORT --replica-of {owner.name}" if topology.access else "--replicas N"
             raise RefusedError(
                 f"{', '.join(losing)} is the last replica of {owner.name} that is in sync",
                 where=f"slots {describe(owner.slots)}",
                 why="their data would be in one copy only",
-                next_step="add a replica first (`redisforge scale --replicas N`), or accept that with --force",
+                next_step=f"add a replica first (`redisforge scale {more}`), or accept that with --force",
             )
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from redisforge.errors import NodeError, NotFoundError, RefusedError, UsageError
 from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.slots import count, describe, subtract
-from redisforge.model.topology import RedisNode, Role, Topology
+from redisforge.model.topology import DEFAULT_USER, RedisNode, Role, Topology
 from redisforge.plan.bring_back import astray, bring_back
 from redisforge.plan.named import named_node
 from redisforge.plan.predict import Planner
@@ -270,12 +270,17 @@ def _refuse_unfit(topology: Topology, facts: Facts, node: RedisNode) -> None:
     """The new node answers, is empty, and of the cluster's engine and series. Raises NodeError, RefusedError."""
     seen = facts.nodes[node.name]
     if not seen.reachable:
+        access = topology.access
+        tls = "TLS, a certificate of this cluster's CA, " if access is None or access.tls else ""
+        login = "the cluster's ACL users (users.acl of any node)"
+        if access is not None:
+            login = f"the user and password of the others ({access.user or DEFAULT_USER})"
+        users = f", and {login}" if access is None or access.password else ""
         raise NodeError(
             "the new node cannot be used",
             where=node.name,
             why=seen.problem,
-            next_step="it must listen there with TLS, a certificate of this cluster's CA, cluster-enabled yes, and the "
-            "cluster's ACL users (users.acl of any node)",
+            next_step=f"it must listen there with {tls}cluster-enabled yes{users}",
         )
     others = [other for other in facts.reachable_nodes() if other.name != node.name]
     known = {peer.id for other in others for peer in other.peers}

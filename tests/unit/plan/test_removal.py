@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from edits import Edit, all_of, gone, node_with, unchanged
-from topologies import formed, hosts_in_zones, make_topology
+from topologies import formed, hosts_in_zones, make_topology, run_by_others
 
 from redisforge.errors import RefusedError
 from redisforge.model.topology import Topology
@@ -55,3 +55,15 @@ def test_a_zone_may_not_hold_the_majority() -> None:
     leaving = frozenset(node.name for node in masters if node.zone == small)
     with pytest.raises(RefusedError, match="one zone"):
         refuse_removal(topology, facts, leaving, force=True)
+
+
+def test_the_way_out_is_one_that_the_cluster_has() -> None:
+    """`scale --replicas` starts processes of RedisForge's own, and is refused where somebody else runs the nodes."""
+    topology = make_topology(4, 1)
+    for declared, command in (
+        (topology, "--replicas N"),
+        (run_by_others(topology), "add HOST:PORT --replica-of redis-1"),
+    ):
+        with pytest.raises(RefusedError) as refusal:
+            refuse_removal(declared, formed(topology), frozenset({"redis-5"}), force=False)
+        assert f"`redisforge scale {command}`" in refusal.value.next_step

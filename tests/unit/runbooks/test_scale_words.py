@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from test_status_report import TOPOLOGY
 
 from redisforge.cli.main import command_line
-from redisforge.errors import UsageError
-from redisforge.model.facts import Facts
+from redisforge.errors import NodeError, UsageError
+from redisforge.model.facts import Facts, NodeFacts
 from redisforge.model.topology import ExternalAccess
-from redisforge.runbooks.scale import Options, scale_verb
+from redisforge.plan.starting import Wishes
+from redisforge.runbooks.scale import Newcomer, Options, add_verb, scale_verb
 
 ADOPTED = replace(TOPOLOGY, access=ExternalAccess(tls=False), source="/srv/redisforge.yaml")
 
@@ -38,3 +39,27 @@ def test_an_adopted_cluster_is_scaled_node_by_node() -> None:
     shard, replica, less = (parsed(command) for command in commands)
     assert (shard["node"], shard["role"], replica["role"]) == ("HOST:PORT", "master", "replica")
     assert less["node"] == "NODE"
+
+
+@pytest.mark.parametrize(
+    ("access", "words"),
+    [
+        (None, "TLS, a certificate of this cluster's CA, cluster-enabled yes, and the cluster's ACL users"),
+        (ExternalAccess(tls=False, password=False), "it must listen there with cluster-enabled yes"),
+        (ExternalAccess(tls=False), "cluster-enabled yes, and the user and password of the others (default)"),
+        (
+            ExternalAccess(tls=True, user="ops"),
+            "TLS, a certificate of this cluster's CA, cluster-enabled yes, and the ",
+        ),
+    ],
+)
+def test_a_new_node_needs_what_the_others_have(access: ExternalAccess | None, words: str) -> None:
+    topology = replace(TOPOLOGY, access=access)
+    here = topology.nodes[0]
+    silent = NodeFacts(name=here.name, address=here.address, port=here.port, problem="connection refused")
+    facts = Facts(observed_at_s=0.0, nodes={here.name: silent})
+    newcomer = Newcomer(address=here.address, port=here.port, role="replica")
+    with pytest.raises(NodeError) as caught:
+        add_verb(newcomer, Options()).planner(topology, facts, Wishes())
+    assert words in caught.value.next_step
+    assert ("TLS" in caught.value.next_step) is (access is None or access.tls)
