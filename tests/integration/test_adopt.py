@@ -186,6 +186,23 @@ def test_what_needs_the_processes_says_so(plain: ForeignCluster) -> None:
     assert not plain.status()["problems"]
 
 
+def test_what_cannot_be_done_is_told_with_what_there_is(plain: ForeignCluster) -> None:
+    ensure_adopted(plain)
+    first = plain.name(plain.members[0])
+    replica = next(plain.name(port) for port, role in plain.nodes.roles().items() if role == "slave")
+    for arguments, status, words, not_there in (
+        (("url",), 14, "no endpoints of RedisForge's", "the endpoints are"),
+        (("url", "reader"), 14, "`redisforge cli --node 127.", "the endpoints are"),
+        (("scale", "add", f"{ADDRESS}:1"), 12, "listen there with cluster-enabled yes", "TLS"),
+        (("scale", "remove", replica, "--yes"), 9, "scale add HOST:PORT --replica-of 127.", "--replicas N"),
+    ):
+        result = plain.run(*arguments)
+        assert result.status == status, f"{arguments}: {result}"
+        assert words in result.stderr, f"{arguments}: {result}"
+        assert not_there not in result.stderr, f"{arguments}: {result}"
+    assert plain.done("cli", "--node", first, "PING").stdout.strip() == "PONG"
+
+
 def test_declared_settings_are_set_and_saved_and_nothing_else(plain: ForeignCluster) -> None:
     ensure_adopted(plain)
     text = (plain.folder / "redisforge.yaml").read_text()

@@ -43,6 +43,15 @@ def find_listener(cluster: Cluster, name: str, envoy_name: str | None) -> tuple[
     """The endpoint called `name` and its listener. Raises NotFoundError."""
     topology = cluster.topology
     endpoint = topology.endpoint(name)
+    if not topology.endpoints:
+        node = topology.nodes[0].name if topology.nodes else "NODE"
+        raise NotFoundError(
+            f"{topology.name} has no endpoints of RedisForge's",
+            where=topology.source or topology.name,
+            why="somebody else runs this cluster (external.nodes)" if topology.access else "no Envoy is deployed here",
+            next_step=f"`redisforge cli --node {node}` opens redis-cli at a node; clients go to the nodes themselves, "
+            "in cluster mode" + ("" if topology.access else ", or to an Envoy: `redisforge deploy envoy`"),
+        )
     if endpoint is None:
         raise NotFoundError(
             f"no endpoint called {name!r}",
