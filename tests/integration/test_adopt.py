@@ -203,6 +203,19 @@ def test_what_cannot_be_done_is_told_with_what_there_is(plain: ForeignCluster) -
     assert plain.done("cli", "--node", first, "PING").stdout.strip() == "PONG"
 
 
+def test_a_node_is_tested_as_a_node(plain: ForeignCluster) -> None:
+    with plain.nodes.client(plain.members[0]) as client:
+        before = client.dbsize()
+        report = plain.done("test-cluster", ADDRESS, str(plain.members[0]), "--json").json()
+        assert client.dbsize() == before
+    checks = {check["name"]: check for check in report["checks"]}
+    for name in ("SET/GET", "MSET over many slots", "pipeline", "transaction on one hash tag"):
+        assert checks[name]["skipped"]
+        assert "a node, not a proxy" in checks[name]["detail"]
+    assert checks["CLUSTER INFO"]["detail"] == "16384 slots ok"
+    assert checks["clean-up"]["detail"] == "nothing was written"
+
+
 def test_declared_settings_are_set_and_saved_and_nothing_else(plain: ForeignCluster) -> None:
     ensure_adopted(plain)
     text = (plain.folder / "redisforge.yaml").read_text()

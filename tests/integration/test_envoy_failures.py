@@ -13,6 +13,7 @@ from envoy_stack import Stack, until
 
 from redisforge.model.topology import RedisNode
 from redisforge.redis.connection import ReplyError
+from redisforge.runbooks.smoke import Door, Doors, SmokeTest
 
 pytestmark = pytest.mark.integration
 
@@ -78,3 +79,25 @@ async def test_a_master_that_stalled_is_used_again_at_once(own_stack: Stack) -> 
 
 async def _get(stack: Stack) -> object:
     return await stack.endpoint_call("primary", "GET", "stall:key")
+
+
+async def test_an_envoy_that_knows_no_slot_survives_the_smoke_test(tmp_path: Path) -> None:
+    """No node runs, so every key is refused with `no upstream host`; a MULTI would crash it."""
+    stack = Stack(tmp_path)
+    try:
+        await stack.start_envoy()
+        door = Door("primary", *stack.address("primary"), stack.login("app_user"))
+
+        async def answers() -> bool:
+            return await stack.endpoint_call("primary", "PING") == "PONG"
+
+        await until(answers, "Envoy answers")
+        for _ in range(2):
+            report = await SmokeTest(Doors(primary=door, may_be_node=True), "1").run("envoy")
+            checks = {check.name: check for check in report.checks}
+            assert "no upstream host" in checks["SET/GET"].detail
+            assert checks["transaction on one hash tag"].skipped
+            assert checks["PING"].passed
+        assert stack.processes[stack.envoy.name].returncode is None
+    finally:
+        await stack.stop()

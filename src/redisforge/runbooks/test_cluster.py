@@ -51,7 +51,7 @@ def smoke_test_address(target: Target, home: Path, environment: Mapping[str, str
     password = environment.get("REDIS_ACL_PASS") or environment.get("REDIS_REQUIREPASS", "")
     login = Login(ca_path=target.ca_path, user=user if password else "", password=Secret(password))
     primary = Door("primary", target.address, target.port, login)
-    return _run(Doors(primary), f"{target.address}:{target.port}")
+    return _run(Doors(primary, may_be_node=True), f"{target.address}:{target.port}")
 
 
 def cluster_doors(cluster: Cluster, target: Target | None = None) -> Doors:

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -22,7 +22,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def stranger(address: str, port: int = 0) -> Iterator[tuple[int, int]]:
+def stranger(address: str, port: int = 0) -> Generator[tuple[int, int]]:
     """Another process that listens there: its pid, and the port."""
     command = (sys.executable, "-c", LISTENS, address, str(port))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -232,7 +232,10 @@ def test_the_cluster_that_declares_the_port_is_named_only_if_it_is_at_that_addre
 
 
 def test_deploy_tells_of_env_and_not_of_a_file_that_it_does_not_read(kernel: pytest.MonkeyPatch) -> None:
-    kernel.setattr(preflight_ports, "bind_problem", lambda *_: "in use by x")
+    def found(*_: object) -> str:
+        return "in use by x"
+
+    kernel.setattr(preflight_ports, "bind_problem", found)
     with pytest.raises(HostError) as caught:
         check_ports(one_envoy(HERE, HIGH + 1), LAYOUT, NOTHING, other_ports=OTHER_PORTS_IN_ENV)
     assert "REDIS_PORT" in caught.value.next_step
