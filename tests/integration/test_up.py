@@ -223,7 +223,7 @@ def test_a_dry_run_after_finds_nothing_to_do(shared: Cluster) -> None:
     assert result.status == 0, str(result)
     assert "Nothing to do" in result.stdout
     assert (shared.pids(), (shared.path / "journal.jsonl").read_text()) == before
-    assert shared.run("up", "--dry-run", "--json").json() == {"phases": []}
+    assert shared.run("up", "--dry-run", "--json").json() == {"phases": [], "records": False}
 
 
 def first_port() -> int:
@@ -254,7 +254,7 @@ def test_init_then_up_with_the_passwords_of_its_env_file(tmp_path: Path, make_cl
     assert cluster.status()["cluster"] == {
         "name": "made", "state": "ok", "slots_ok": SLOT_COUNT, "engine": "redis 8.6.3",
         "envoy": cluster.status()["cluster"]["envoy"],
-        "maintenance": [],
+        "maintenance": [], "changed_by": "", "cut_off": "",
     }  # fmt: skip
     for password in given.values():
         assert password not in result.stdout + result.stderr
