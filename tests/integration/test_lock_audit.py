@@ -114,12 +114,14 @@ def test_a_running_verb_is_named_turns_others_away_and_stops_at_a_clean_point(fr
         assert turned_away.status == 8
         assert "redisforge lock status" in turned_away.stderr
         os.kill(verb.pid, signal.SIGSTOP)  # it holds the lock until all have looked
-        for dry in (("restart", "redis-1"), ("up",), ("down",)):
-            planned = fresh.run(*dry, "--dry-run")
-            assert planned.status == 0, str(planned)
-            assert f"holds the cluster's lock; until it has ended, `{dry[0]}` is refused" in planned.stderr
-            assert f"note: `redisforge restart` of {getpass.getuser()}" in planned.stderr
-        os.kill(verb.pid, signal.SIGCONT)
+        try:
+            planned = {dry[0]: fresh.run(*dry, "--dry-run") for dry in (("restart", "redis-1"), ("up",), ("down",))}
+        finally:
+            os.kill(verb.pid, signal.SIGCONT)
+        for name, plan in planned.items():  # one that is refused, since a node is away just now, says so too
+            assert f"holds the cluster's lock; until it has ended, `{name}` is refused" in plan.stderr, str(plan)
+            assert f"note: `redisforge restart` of {getpass.getuser()}" in plan.stderr
+        assert planned["down"].status == 0, str(planned["down"])
         refused = fresh.run("lock", "release", answer="n\n")
         assert refused.status == INTERRUPTED
         assert verb.poll() is None

@@ -201,7 +201,6 @@ def assert_a_dry_run_names_the_holder(first: Cluster, second: Cluster) -> None:
             planned = second.run("restart", "--dry-run")
         finally:
             verb.send_signal(signal.SIGCONT)
-        assert planned.status == 0, str(planned)
         assert f"(process {verb.pid}) holds the cluster's lock" in planned.stderr
         _, errors = verb.communicate(timeout=VERB_LIMIT_S)
         assert verb.returncode == 0, errors

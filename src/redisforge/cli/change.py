@@ -101,8 +101,8 @@ def run(cluster: Cluster, verb: Verb, allowance: Allowance, *, dry_run: bool, as
     from redisforge.runbooks.change import change, plan_change
 
     if dry_run:
+        print_lock_notices(cluster.layout, verb.name, cluster.topology)  # it may be why the plan is refused
         print_plan(plan_change(cluster, verb), as_json=as_json)
-        print_lock_notices(cluster.layout, verb.name, cluster.topology)
         if not as_json:
             for notice in verb.notices:
                 typer.echo(f"  {notice}")

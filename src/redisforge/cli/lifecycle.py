@@ -65,8 +65,8 @@ def up(
         _heal(loaded, home, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
-        print_plan(plan_only(wanted, home, os.environ, finished_steps_only), as_json=as_json)
         print_lock_notices(cluster_layout(home, loaded.topology.name), "up", loaded.topology)
+        print_plan(plan_only(wanted, home, os.environ, finished_steps_only), as_json=as_json)
         return
     raised = run(wanted, home, os.environ, finished_steps_only)
     if as_json:
@@ -83,8 +83,8 @@ def _heal(loaded: LoadedConfig, home: Path, *, dry_run: bool, as_json: bool) -> 
 
     topology, layout = loaded.topology, cluster_layout(home, loaded.topology.name)
     if dry_run:
-        print_plan(plan_heal(topology, loaded.passwords, layout), as_json=as_json)
         print_lock_notices(layout, "up", topology)
+        print_plan(plan_heal(topology, loaded.passwords, layout), as_json=as_json)
         return
     healed = heal(topology, loaded.passwords, layout, finished_steps_only)
     if as_json:

@@ -101,7 +101,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 
 
 def print_lock_notices(layout: ClusterLayout, verb: str, topology: Topology | None) -> None:
-    """Beside a plan, to standard error: who holds the lock now, so that `verb` would be refused."""
+    """Before a plan, to standard error: who holds the lock now, so that `verb` would be refused."""
     from redisforge.runbooks.lock import lock_notices
 
     for notice in lock_notices(layout, verb, topology):
