@@ -6,43 +6,28 @@ A bus does not lose a message on demand, so the endpoint is a small server that 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
+from fake_endpoint import FakeEndpoint
 
 from redisforge.model.report import CheckResult
-from redisforge.redis.connection import Login
 from redisforge.runbooks import smoke
-from redisforge.runbooks.smoke import Door, Doors, SmokeTest
+from redisforge.runbooks.smoke import Doors
 
 
 def bulks(*words: str) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)
 
 
-class LosingEndpoint:
+class LosingEndpoint(FakeEndpoint):
     """Answers commands with nothing of interest, and hands on every published message but the first `lost`."""
 
     def __init__(self, lost: int) -> None:
+        super().__init__()
         self.lost, self.published = lost, 0
-        self.connections: list[asyncio.Task[None] | None] = []
         self._listeners: list[asyncio.StreamWriter] = []
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
-        self.connections.append(asyncio.current_task())
-        with contextlib.suppress(ConnectionError):
-            while header := await reader.readline():
-                words: list[str] = []
-                for _ in range(int(header[1:])):
-                    size = int((await reader.readline())[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2].decode())
-                writer.write(self._answer(words, writer))
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-    def _answer(self, words: list[str], writer: asyncio.StreamWriter) -> bytes:
+    def answer(self, words: list[str], writer: asyncio.StreamWriter) -> bytes:
         if words[0] == "SUBSCRIBE":
             self._listeners.append(writer)
             return b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:1\r\n" % (len(words[1]), words[1].encode())
@@ -55,14 +40,7 @@ class LosingEndpoint:
 
 
 async def pubsub_check(endpoint: LosingEndpoint) -> CheckResult:
-    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0)
-    address, port = server.sockets[0].getsockname()
-    door = Door("any", address, port, Login())
-    report = await SmokeTest(Doors(primary=door, pubsub=door), "1").run("fake")
-    server.close()
-    await server.wait_closed()
-    await asyncio.gather(*(task for task in endpoint.connections if task))
-    return next(check for check in report.checks if check.name == "pub/sub")
+    return (await endpoint.checks(lambda door: Doors(primary=door, pubsub=door)))["pub/sub"]
 
 
 @pytest.mark.parametrize("lost", [0, 2])

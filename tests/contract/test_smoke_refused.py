@@ -6,13 +6,12 @@ An Envoy 1.40 that is sent a MULTI before it knows a node for the key crashes, s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
+from fake_endpoint import FakeEndpoint
 
 from redisforge.model.report import CheckResult
-from redisforge.redis.connection import Login
-from redisforge.runbooks.smoke import Door, Doors, SmokeTest
+from redisforge.runbooks.smoke import Doors
 
 FOR_EVERYBODY = {
     "PING": b"+PONG\r\n",
@@ -24,40 +23,23 @@ A_PROXY = A_NODE.replace(b"$7\r\ncluster", b"$10\r\nstandalone")
 KEYED = ("SET/GET", "MSET over many slots", "pipeline", "transaction on one hash tag")
 
 
-class Refusing:
+class Refusing(FakeEndpoint):
     """Answers what needs no key, and `refusal` to all else; `hello` says what it is."""
 
     def __init__(self, hello: bytes, refusal: bytes) -> None:
+        super().__init__()
         self._answers = FOR_EVERYBODY | {"HELLO": hello}
         self._refusal = b"-" + refusal + b"\r\n"
         self.served: list[str] = []
-        self.connections: list[asyncio.Task[None] | None] = []
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
-        self.connections.append(asyncio.current_task())
-        with contextlib.suppress(ConnectionError):
-            while header := await reader.readline():
-                words: list[str] = []
-                for _ in range(int(header[1:])):
-                    size = int((await reader.readline())[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2].decode())
-                self.served.append(words[0])
-                writer.write(self._answers.get(words[0], self._refusal))
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+    def answer(self, words: list[str], writer: asyncio.StreamWriter) -> bytes:
+        del writer
+        self.served.append(words[0])
+        return self._answers.get(words[0], self._refusal)
 
 
 async def checks_at(server: Refusing, *, may_be_node: bool = True) -> dict[str, CheckResult]:
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    address, port = listener.sockets[0].getsockname()
-    doors = Doors(primary=Door("any", address, port, Login()), may_be_node=may_be_node)
-    report = await SmokeTest(doors, "1").run("fake")
-    listener.close()
-    await listener.wait_closed()
-    await asyncio.gather(*(task for task in server.connections if task))
-    return {check.name: check for check in report.checks}
+    return await server.checks(lambda door: Doors(primary=door, may_be_node=may_be_node))
 
 
 @pytest.mark.parametrize("may_be_node", [True, False])

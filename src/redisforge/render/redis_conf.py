@@ -263,9 +263,6 @@ aof-load-truncated yes
 # Refuse writes rather than promise what the disk does not take.
 stop-writes-on-bgsave-error yes
 
-# A crash is reported and then over: testing the memory takes seconds in which no replica can take over, and may hang.
-crash-memcheck-enabled no
-
 # Seconds that a stopping master waits for its replicas to receive the last writes.
 shutdown-timeout {SHUTDOWN_TIMEOUT_S}
 """
@@ -317,6 +314,9 @@ daemonize no
 logfile ""
 loglevel {context.settings.log_level}
 {hidden}
+# A crash is reported and then over: testing the memory takes seconds in which no replica can take over, and may hang.
+crash-memcheck-enabled no
+
 # Commands of 10 ms and more (the unit is microseconds): SLOWLOG GET.
 slowlog-log-slower-than 10000
 slowlog-max-len 1024

@@ -45,8 +45,7 @@ def status(cluster: Cluster) -> StatusReport:
         return there.topology, await look(there), record.by
 
     topology, facts, by = asyncio.run(look_at_what_is_there())
-    made = report(topology, facts, cut_off(lock_state(Path(cluster.layout.lock))))
-    return msgspec.structs.replace(made, cluster=msgspec.structs.replace(made.cluster, changed_by=by))
+    return report(topology, facts, unfinished=cut_off(lock_state(Path(cluster.layout.lock))), changed_by=by)
 
 
 def cut_off(lock: LockState) -> str:
@@ -56,8 +55,8 @@ def cut_off(lock: LockState) -> str:
     return f"{running(lock.holder.verb, lock.holder.command)} of {lock.holder.user}"
 
 
-def report(topology: Topology, facts: Facts, unfinished: str = "") -> StatusReport:
-    """The facts as a report; `unfinished`: see `cut_off`."""
+def report(topology: Topology, facts: Facts, *, unfinished: str = "", changed_by: str = "") -> StatusReport:
+    """The facts as a report; `unfinished`: see `cut_off`; `changed_by`: see ClusterReport."""
     problems = tuple(_with_name(problem, topology.name) for problem in diagnose(topology, facts))
     shards = actual_shards(topology, facts)
     nodes = [_node(node, facts, shards[node.name]) for node in topology.nodes]
@@ -72,6 +71,7 @@ def report(topology: Topology, facts: Facts, unfinished: str = "") -> StatusRepo
             engine=f"{topology.engine.kind} {', '.join(versions) or '-'}",
             envoy=", ".join(envoys) or "-",
             maintenance=topology.maintenance,
+            changed_by=changed_by,
             cut_off=unfinished,
         ),
         nodes=tuple(nodes),
